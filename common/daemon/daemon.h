@@ -1,0 +1,51 @@
+/*
+ * What every daemon's main() does around its own work: signals, listener, trust, Health, reload, orderly stop.
+ */
+#ifndef DAEMON_DAEMON_H
+#define DAEMON_DAEMON_H
+
+#include "common/daemon/options.h"
+#include "common/net/listener.h"
+#include "common/rpc/server.h"
+
+struct daemon;
+
+/*
+ * Loads credentials and trust as the options say, logs what it runs with. With --check-config all of that is done and
+ * nothing else. FAILED_PRECONDITION and INVALID_ARGUMENT say which file or option and what to do. Blocks.
+ * `options` is borrowed and must outlive the daemon. Blocks SIGTERM, SIGINT and SIGHUP for all threads made later.
+ */
+enum status_code daemon_new(const struct daemon_options *options, struct status *st,
+			    struct daemon **ret_daemon) MUST_CHECK;
+/* After daemon_run(), or where it was never reached. NULL is allowed. */
+void daemon_free(struct daemon *d);
+
+struct rpc_server *daemon_server(struct daemon *d);
+struct trust *daemon_trust(struct daemon *d);
+struct tls_credentials *daemon_credentials(struct daemon *d); /* borrowed until the next reload: take a reference */
+const struct daemon_options *daemon_options_of(struct daemon *d);
+
+/* Health.Check asks this: false with a reason while the daemon cannot do its work. Any thread. NULL: always ready. */
+typedef bool (*daemon_ready_fn)(void *arg, char *reason, size_t size);
+void daemon_set_ready(struct daemon *d, daemon_ready_fn ready, void *arg);
+
+/* Called after SIGHUP has replaced the credentials: give them to channels and further listeners. */
+typedef void (*daemon_reload_fn)(void *arg, struct tls_credentials *credentials);
+void daemon_set_reload(struct daemon *d, daemon_reload_fn reload, void *arg);
+
+/* The trust changed: closes connections that no longer pass. Any thread. */
+void daemon_trust_changed(struct daemon *d);
+
+/* Registers Health, opens the RPC port. After the daemon's own services were added to daemon_server(). */
+enum status_code daemon_listen(struct daemon *d, struct status *st) MUST_CHECK;
+
+/* Waits for SIGTERM or SIGINT (SIGHUP reloads meanwhile), or daemon_stop(); then closes the RPC port and returns. Blocks. */
+void daemon_run(struct daemon *d);
+/* Makes daemon_run() return. Any thread. */
+void daemon_stop(struct daemon *d);
+
+/* Logs `st`, prints "program: message" on standard error when the log would not; the exit status of a failed start: 2 for
+ * INVALID_ARGUMENT, 1 otherwise. */
+int daemon_start_failed(const struct daemon_options *o, const struct status *st);
+
+#endif

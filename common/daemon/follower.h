@@ -1,0 +1,42 @@
+/*
+ * Follows the replicated configuration: one long poll after the other against kds-serial (Config.Watch), an object cache,
+ * and the trust kept in step (cluster CAs, min_serial, removed services).
+ * When no replica answers, what is known stays in force.
+ */
+#ifndef DAEMON_FOLLOWER_H
+#define DAEMON_FOLLOWER_H
+
+#include "common/daemon/daemon.h"
+#include "common/rpc/channel.h"
+#include "config.pb-c.h"
+
+struct follower;
+
+/* Runs on the follower's own thread, for every object that is new or changed (deleted: object->deleted), in the order of
+ * revisions; `object` is borrowed. May block a little. */
+typedef void (*follower_change_fn)(void *arg, const Kds__V1__Object *object);
+/* Runs after each batch, on the same thread: all is known up to `revision`. */
+typedef void (*follower_synced_fn)(void *arg, uint64_t revision);
+
+struct follower_options {
+	struct daemon *daemon;        /* its trust is fed, its connections rechecked */
+	struct rpc_channel *channel;  /* to kds-serial; must outlive the follower */
+	const char *const *prefixes;  /* besides what the trust needs ("ca/", "serial/", "service/", "cluster") */
+	size_t n_prefixes;
+	follower_change_fn change;    /* may be NULL */
+	follower_synced_fn synced;    /* may be NULL */
+	void *arg;
+};
+
+/* Starts the thread. */
+enum status_code follower_start(const struct follower_options *options, struct status *st,
+				struct follower **ret_follower) MUST_CHECK;
+void follower_stop(struct follower *f);
+
+/* True once the whole state was seen; waits for it at most timeout_ms. */
+bool follower_wait_synced(struct follower *f, unsigned timeout_ms);
+/* A copy of one object by key, to be freed with kds__v1__object__free_unpacked(); NULL: there is none. Any thread. */
+Kds__V1__Object *follower_get(struct follower *f, const char *key);
+uint64_t follower_revision(struct follower *f);
+
+#endif

@@ -1,0 +1,64 @@
+/*
+ * A daemon's command line and configuration file, read the same way by all three.
+ *
+ *   kds-ca --config FILE [--check-config] [--log-level LEVEL] [--help] [--version]
+ *
+ * The file is libconfuse's: `name = value`, strings quoted, lists in braces, `section title { ... }`. Each daemon names its
+ * own options behind the common ones. Relative paths are relative to the file. An unknown option, a wrong type or a missing
+ * required one is an error that names file, line and option.
+ *
+ * Common options:
+ *   cluster, kds-name, cluster-id, name     strings, as `kds-cli init` wrote them; name is the one in the role URI
+ *   listen                                  "host:port" of the RPC port
+ *   certificate, key, ca                    PEM files: this service's chain and key, the infrastructure CA
+ *   serial-addresses                        list of "host:port": the replicas' RPC ports (kds-ca and kds-keydist)
+ *   tls-min                                 "1.2" (default) or "1.3"
+ *   max-connections, max-connections-per-address, idle-timeout (seconds)
+ *   log-level
+ */
+#ifndef DAEMON_OPTIONS_H
+#define DAEMON_OPTIONS_H
+
+#include <confuse.h>
+#include <stdbool.h>
+
+#include "common/base/log.h"
+#include "common/net/conn.h"
+
+struct daemon_options {
+	const char *program;  /* "kds-ca" */
+	char *config_file;
+	bool check_only;
+	/* common options; strings are the struct's own */
+	char *cluster, *kds_name, *cluster_id, *name;
+	char *listen;
+	char *certificate, *key, *ca;
+	char **serial_addresses;
+	size_t n_serial_addresses;
+	enum tls_minimum tls_minimum;
+	unsigned max_connections, max_per_address, idle_s;
+	enum log_level log_level;
+	cfg_t *cfg;           /* the whole file, for the daemon's own options; freed with the options */
+};
+
+/* A daemon's part of the contract above. */
+struct daemon_program {
+	const char *name;          /* "kds-ca" */
+	const char *purpose;       /* one line for --help */
+	const cfg_opt_t *own;      /* its own options, ended by CFG_END(); NULL: none */
+	unsigned default_port;     /* for `listen` without a port */
+	bool needs_serial;         /* serial-addresses must be there */
+};
+
+/*
+ * Parses argv and the file. --help and --version print and exit 0, as argp does; usage errors exit 2. A wrong file:
+ * INVALID_ARGUMENT, with file and line. Blocks. Frees with daemon_options_free().
+ */
+enum status_code daemon_options_parse(const struct daemon_program *program, int argc, char **argv, struct status *st,
+				      struct daemon_options *ret_options) MUST_CHECK;
+void daemon_options_free(struct daemon_options *o);
+
+/* A path option of the daemon's own, made absolute. The caller frees. NULL: unset, or no memory. */
+char *daemon_options_path(const struct daemon_options *o, const char *option) MUST_CHECK;
+
+#endif

@@ -1,0 +1,49 @@
+/*
+ * Whom this process trusts, and what a verified chain makes of a peer.
+ *
+ * Two kinds of anchors (docs/security-model.md): the infrastructure CA, which alone can give a role, and the
+ * cluster's CAs, which sign nodes and their key distribution clients and are held against min_serial.
+ * Thread-safe. Readers never wait for a writer for long: each change builds a new immutable snapshot.
+ */
+#ifndef NET_TRUST_H
+#define NET_TRUST_H
+
+#include <gnutls/gnutls.h>
+
+#include "common/base/buffer.h"
+#include "common/net/identity.h"
+
+struct trust;
+
+/* `infrastructure_pem`: one or more CA certificates, copied. INVALID_ARGUMENT: not PEM, not a CA. */
+enum status_code trust_new(const char *cluster, const char *kds_name, const struct slice *infrastructure_pem,
+			   struct status *st, struct trust **ret_trust) MUST_CHECK;
+void trust_free(struct trust *t);
+
+/*
+ * What follows the replicated state. Each replaces the former value whole; strings and bytes are copied.
+ * `cas`: DER certificates. `names`: services (by role name) whose certificates are refused.
+ */
+enum status_code trust_set_cluster_cas(struct trust *t, const struct slice *cas, size_t n,
+				       struct status *st) MUST_CHECK;
+void trust_set_min_serial(struct trust *t, uint64_t min_serial);
+enum status_code trust_set_removed_services(struct trust *t, const char *const *names, size_t n,
+					    struct status *st) MUST_CHECK;
+uint64_t trust_min_serial(struct trust *t);
+
+/* Which end of TLS the peer is: decides the extended key usage that its certificate must allow. */
+enum trust_purpose { TRUST_CLIENT, TRUST_SERVER };
+
+/*
+ * Verifies `chain` (DER, the peer's certificate first) as RFC 5280 §6 says, against both kinds of anchors, and
+ * makes an identity of it. UNAUTHENTICATED: does not verify, expired, wrong usage. PERMISSION_DENIED: below
+ * min_serial, or a removed service. About 0.15 ms of signature checks; does not block.
+ * The caller owns the reference.
+ */
+enum status_code trust_verify(struct trust *t, const gnutls_datum_t *chain, unsigned n, enum trust_purpose purpose,
+			      struct status *st, struct identity **ret_identity) MUST_CHECK;
+
+/* Is an identity that was verified before still good (expiry, issuer, min_serial, removed services)? Cheap. */
+enum status_code trust_recheck(struct trust *t, const struct identity *id, struct status *st) MUST_CHECK;
+
+#endif

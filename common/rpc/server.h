@@ -1,0 +1,96 @@
+/*
+ * Serves protobuf-c services: one SP REQ/REP frame in, one out (proto/rpc.proto), answered in any order.
+ *
+ * A request's way: envelope checked, method found, caller's role checked against the method table, route asked
+ * (below), payload unpacked into an arena of bounded size and checked (message.h), handler called.
+ * A handler is a method of the generated service vtable. It gets the `struct rpc_call *` as closure_data, must not
+ * block, and answers exactly once, now or later, from any thread: by calling the closure it was given with the
+ * answer (packed before it returns), or rpc_call_fail(). The input lives until the answer.
+ * Answers after the deadline, or for a connection that is gone, are dropped: that is no error.
+ */
+#ifndef RPC_SERVER_H
+#define RPC_SERVER_H
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "common/net/listener.h"
+
+struct rpc_server;
+struct rpc_call;
+
+/* Who may call a method. A method of a registered service without a row is refused when it is registered. */
+struct rpc_access {
+	const char *method;  /* "Show" */
+	unsigned allow;      /* bits of enum peer_role */
+	unsigned flags;      /* RPC_* below */
+};
+#define RPC_ROUTED 1u    /* offer it to the route first (a write that belongs to the leader) */
+#define RPC_LONG_POLL 2u /* waits for news: counts against max_waiting, not against max_calls */
+
+struct rpc_server_limits {
+	unsigned max_calls;            /* being answered, in all; one more: RESOURCE_EXHAUSTED */
+	unsigned max_calls_connection; /* of one connection */
+	unsigned max_waiting;          /* long polls, in all */
+	size_t max_unpacked;           /* bytes that one request may take unpacked */
+	unsigned default_timeout_ms;   /* for a request that names none */
+	unsigned max_timeout_ms;
+};
+#define RPC_SERVER_LIMITS_DEFAULT ((struct rpc_server_limits){ .max_calls = 16384, .max_calls_connection = 4096, \
+	.max_waiting = 8192, .max_unpacked = 8 << 20, .default_timeout_ms = 30000, .max_timeout_ms = 600000 })
+
+enum status_code rpc_server_new(const struct rpc_server_limits *limits, struct status *st,
+				struct rpc_server **ret_server) MUST_CHECK;
+/* After every listener that feeds it was stopped and every call answered. NULL is allowed. */
+void rpc_server_free(struct rpc_server *s);
+
+/* Before the first listener starts. `service` and `table` are borrowed. INTERNAL: a method has no row or no function. */
+enum status_code rpc_server_add(struct rpc_server *s, ProtobufCService *service, const struct rpc_access *table,
+				size_t n, struct status *st) MUST_CHECK;
+
+/*
+ * Asked for each RPC_ROUTED method before its payload is unpacked. Returns true when it took the call: then it
+ * answers later with rpc_call_relay() or rpc_call_fail(). `payload` is borrowed until the answer.
+ */
+typedef bool (*rpc_route_fn)(void *arg, struct rpc_call *call, const char *method, struct slice payload);
+void rpc_server_set_route(struct rpc_server *s, rpc_route_fn route, void *arg);
+
+/* Connection handlers that feed this server; for listener_options.handlers (SP_REP). */
+struct conn_handlers rpc_server_handlers(struct rpc_server *s);
+
+/*
+ * Calls of one server, for handlers. `call` is what they got as closure_data.
+ */
+/* Answers with an error. OK is not allowed. */
+void rpc_call_fail(struct rpc_call *call, enum status_code code, const char *format, ...) PRINTF_LIKE(3, 4);
+void rpc_call_fail_status(struct rpc_call *call, const struct status *st);
+/* INVALID_ARGUMENT that names the field ("object.node.name"). */
+void rpc_call_fail_field(struct rpc_call *call, const char *field, const char *format, ...) PRINTF_LIKE(3, 4);
+/* Answers with an already packed Response payload, or an error, as another server gave it. */
+void rpc_call_relay(struct rpc_call *call, enum status_code code, const char *message, struct slice payload);
+
+/* The caller: the peer's own identity, or whom a replica forwards for. Borrowed until the answer; never NULL
+ * except for a listener that serves anonymous peers. */
+const struct identity *rpc_call_identity(const struct rpc_call *call);
+/* Monotonic ms (clock.h). */
+uint64_t rpc_call_deadline(const struct rpc_call *call);
+/* Nobody waits any more: deadline passed or connection gone. A handler with work ahead asks first. */
+bool rpc_call_expired(const struct rpc_call *call);
+/* Empty when the caller sent none. Borrowed until the answer. */
+struct slice rpc_call_request_id(const struct rpc_call *call);
+const char *rpc_call_trace_id(const struct rpc_call *call);
+/* Bytes that live until the answer; NULL: over max_unpacked. */
+void *rpc_call_alloc(struct rpc_call *call, size_t size) MUST_CHECK;
+/* The input and the answer hold a secret: wipe both when done. */
+void rpc_call_secret(struct rpc_call *call);
+
+struct rpc_server_stats {
+	uint64_t calls;    /* answered or dropped */
+	uint64_t failed;   /* answered with an error */
+	uint64_t shed;     /* refused: too many */
+	uint64_t expired;  /* nobody waited for the answer */
+	unsigned running;
+	unsigned waiting;  /* long polls */
+};
+void rpc_server_stats(struct rpc_server *s, struct rpc_server_stats *ret_stats);
+
+#endif

@@ -1,0 +1,69 @@
+/*
+ * The quorum engine: libraft's core (raft_step(), 0.22.1), the store as its disk, peers as its network, one libuv thread.
+ *
+ * A turn: drain input (peer messages, proposals, reads, the timer), raft_step each; ONE transaction for term, vote and entries
+ * and for the state machine's changes; tell raft RAFT_PERSISTED_ENTRIES; apply; then send and answer. Nothing leaves before what
+ * it promises is durable, but a leader's AppendEntries, once its term is. All raft_* calls are in engine.c.
+ */
+#ifndef SERIAL_ENGINE_H
+#define SERIAL_ENGINE_H
+
+#include "services/serial/peers.h"
+#include "services/serial/state.h"
+#include "services/serial/store.h"
+
+struct engine;
+
+struct engine_member {
+	uint64_t id;
+	const char *name;
+	const char *address; /* peer address */
+};
+
+struct engine_options {
+	uint64_t id;
+	const char *data_dir;
+	const char *peer_listen;
+	const char *rpc_address;
+	/* The first configuration and genesis; every replica derives the same log entries 1 and 2 from them. */
+	const char *cluster, *kds_name, *cluster_id;
+	const struct engine_member *members;
+	size_t n_members;
+	unsigned election_ms, heartbeat_ms;
+	struct tls_credentials *credentials;
+	struct trust *trust;
+	/* On the engine's thread after each turn that changed the state: what watchers and trust need. */
+	void (*changed)(void *arg, struct state *state, uint64_t revision);
+	void *arg;
+};
+
+/* Opens the store and state (errors as store_open()), starts the peers and the thread. */
+enum status_code engine_start(const struct engine_options *options, struct status *st, struct engine **ret_engine) MUST_CHECK;
+/* What waits is answered with UNAVAILABLE. Frees. */
+void engine_stop(struct engine *e);
+
+/*
+ * Proposes a command; any thread, never blocks. `done` runs once, on the engine's thread: with the state machine's result, or
+ * UNAVAILABLE (not leader, leadership lost, stopping): then it is unknown whether the command was or will be applied.
+ * RESOURCE_EXHAUSTED: too many wait. `command` is packed before it returns; the engine stamps time_ms.
+ */
+typedef void (*engine_done_fn)(void *arg, const struct state_result *result);
+void engine_propose(struct engine *e, Kds__V1__Command *command, engine_done_fn done, void *arg);
+
+/*
+ * Runs `read` on the engine's thread with the state. linearizable: only as leader, behind a barrier that all reads of a turn
+ * share (Raft §8); `st` is UNAVAILABLE and state NULL otherwise. Any thread, never blocks.
+ */
+typedef void (*engine_read_fn)(void *arg, struct state *state, const struct status *st);
+void engine_read(struct engine *e, bool linearizable, engine_read_fn read, void *arg);
+
+/* Any thread, from a published copy: are we leader, and who is. rpc address "" while unknown. */
+bool engine_is_leader(struct engine *e);
+bool engine_leader(struct engine *e, uint64_t *ret_id, char *rpc_address, size_t size);
+
+/* Fills a ViewResponse that is freed with kds__v1__view_response__free_unpacked(); NULL: no memory. Any thread. */
+Kds__V1__ViewResponse *engine_view(struct engine *e);
+
+void engine_set_credentials(struct engine *e, struct tls_credentials *credentials);
+
+#endif

@@ -1,0 +1,49 @@
+/*
+ * Streams between replicas: to each peer one PUSH stream that we dial, from each one PULL stream that it dials. TLS 1.3, both
+ * ends with the role `serial`. The first frame is a PeerHello (state.proto); who sends is what the certificate's role name says
+ * ("serial<id>" or as configured), nothing else; a hello of another cluster or genesis closes the stream.
+ * Nothing is buffered for a peer that is not connected.
+ */
+#ifndef SERIAL_PEERS_H
+#define SERIAL_PEERS_H
+
+#include "common/net/listener.h"
+#include "state.pb-c.h"
+
+struct peers;
+
+struct peers_member {
+	uint64_t id;
+	const char *name;    /* role name its certificate must have */
+	const char *address; /* peer address "host:port" */
+};
+
+struct peers_options {
+	uint64_t self;
+	const char *listen;          /* our peer address */
+	const char *rpc_address;     /* ours, told to the others */
+	const char *cluster_id;
+	struct slice genesis;        /* 32 bytes */
+	struct tls_credentials *credentials;
+	struct trust *trust;
+	const struct peers_member *members; /* ourselves too; copied */
+	size_t n_members;
+	/* On NNG's threads: a message from a peer, checked (message.h); the callee owns `arena`, in which it lives. */
+	void (*message)(void *arg, uint64_t from, struct arena *arena, const Kds__V1__PeerMessage *message);
+	/* A stream to (outgoing) or from a peer came up or broke. NNG's threads. */
+	void (*link)(void *arg, uint64_t peer, bool outgoing, bool up);
+	void *arg;
+};
+
+/* Listens and dials (again and again, 50 ms to 1 s apart). */
+enum status_code peers_start(const struct peers_options *options, struct status *st, struct peers **ret_peers) MUST_CHECK;
+void peers_stop(struct peers *p);
+
+/* Sends a packed PeerMessage; never blocks. False: not connected or full; it is dropped, as Raft allows. Any thread. */
+bool peers_send(struct peers *p, uint64_t to, struct slice message);
+bool peers_connected(struct peers *p, uint64_t id);
+/* "" while unknown. Copies into buf. */
+void peers_rpc_address(struct peers *p, uint64_t id, char *buf, size_t size);
+void peers_set_credentials(struct peers *p, struct tls_credentials *credentials);
+
+#endif

@@ -1,0 +1,69 @@
+/*
+ * The replicated state machine: serial numbers, records, configuration objects. Deterministic: state and command alone
+ * decide; time comes from the command. Lives in tables of the replica's database, cached in memory where reads need it.
+ * Knows nothing of raft, sockets or envelopes. One thread: the engine's.
+ *
+ * Invariants, checked here and nowhere else:
+ *  - a serial is in at most one block, and blocks only ever go up;
+ *  - a record is accepted once, from the CA that holds its block, at or above min_serial (the same record again is OK);
+ *  - min_serial never goes down;
+ *  - each change of an object, of min_serial too, gets the next revision.
+ */
+#ifndef SERIAL_STATE_H
+#define SERIAL_STATE_H
+
+#include <sqlite3.h>
+
+#include "common/base/buffer.h"
+#include "serial.pb-c.h"
+#include "state.pb-c.h"
+
+struct state;
+
+/* Makes the tables where there are none, loads the caches. `db` is borrowed. */
+enum status_code state_open(sqlite3 *db, struct status *st, struct state **ret_state) MUST_CHECK;
+void state_close(struct state *s);
+
+/* What a command answers: a code with a message, and on OK the packed answer message of its RPC. */
+struct state_result {
+	struct status status;
+	struct buffer answer;   /* reused from one call to the next; state_result_fini() at the end */
+	const char *field;      /* INVALID_ARGUMENT: which; "" otherwise; static storage */
+};
+void state_result_fini(struct state_result *r);
+
+/*
+ * Applies one committed command inside the caller's transaction. A refused command leaves the state as it was and says why in
+ * the result; a command of an unknown version or operation, or one that does not unpack, is fatal by contract (the return is
+ * DATA_LOSS and the engine stops the process): applying it elsewhere and not here would split the replicas.
+ * An SQLite error is INTERNAL: the engine stops the process.
+ * Commands with a request id that was seen (the newest 65,536 within 10 minutes of command time) get the first answer again.
+ */
+enum status_code state_apply(struct state *s, uint64_t index, struct slice command, struct status *st,
+			     struct state_result *ret_result) MUST_CHECK;
+
+/* Could this command be well formed for anyone (names, sizes, kinds)? The api asks before it proposes, so that people get an
+ * answer at once; state_apply() asks again. `field` as in state_result. */
+enum status_code state_validate(const Kds__V1__Command *command, struct status *st, const char **ret_field) MUST_CHECK;
+
+/*
+ * Reads. Answers are packed into `out` (appended) or filled in; strings borrowed until the next state_apply().
+ */
+uint64_t state_revision(const struct state *s);
+void state_serial_status(const struct state *s, Kds__V1__SerialStatus *ret_status); /* initialised by the callee */
+const char *state_cluster_name(const struct state *s); /* "" before genesis is applied */
+/* Object answers; NOT_FOUND. include_sealed: with sealed keys, else they are left out. */
+enum status_code state_get(struct state *s, const char *key, bool include_sealed, struct status *st,
+			   struct buffer *out) MUST_CHECK;
+/* ListResponse; at most about 512 KiB an answer. */
+enum status_code state_list(struct state *s, const Kds__V1__ListRequest *in, bool include_sealed, struct status *st,
+			    struct buffer *out) MUST_CHECK;
+/* WatchResponse with what is newer than since_revision, oldest first, at most about 512 KiB (more = true);
+ * *ret_any: is there anything. */
+enum status_code state_changes(struct state *s, const Kds__V1__WatchRequest *in, bool include_sealed, struct status *st,
+			       struct buffer *out, bool *ret_any) MUST_CHECK;
+/* ListCertificatesResponse. */
+enum status_code state_certificates(struct state *s, const Kds__V1__ListCertificatesRequest *in, struct status *st,
+				    struct buffer *out) MUST_CHECK;
+
+#endif

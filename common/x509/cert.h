@@ -22,7 +22,7 @@ enum x509_usage {
 /* What is to stand in a certificate. All borrowed. */
 struct x509_template {
 	const char *common_name;
-	uint64_t serial;           /* positive; 0: 128 random bits (the infrastructure CA's own) */
+	uint64_t serial;           /* positive; 0: 16 random bytes (the infrastructure CA's own) */
 	int64_t not_before;        /* Unix seconds */
 	int64_t not_after;
 	unsigned usage;            /* bits of enum x509_usage */

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Installs what the tests need, builds, runs them; ends with CTest's summary.
+set -eu
+
+usage() {
+	cat <<-END
+	usage: tests/run.sh [--all] [NAME...]
+
+	Builds in build/ and runs the unit and integration tests.
+	  --all     also builds with AddressSanitizer + UBSan (build-asan/) and ThreadSanitizer (build-tsan/), runs unit and
+	            integration tests there too, and the fault tests
+	  NAME      only tests whose name contains it: "net", "integration", "unit.test_x509"
+
+	examples:
+	  tests/run.sh
+	  tests/run.sh main_job
+	  tests/run.sh --all fault
+	END
+}
+
+all=
+names=()
+for argument in "$@"; do
+	case $argument in
+	--all) all=1 ;;
+	-h | --help) usage; exit 0 ;;
+	-*) usage >&2; exit 2 ;;
+	*) names+=("$argument") ;;
+	esac
+done
+
+cd "$(dirname "$0")/.."
+deploy/install-deps.sh --tests
+
+jobs=$(nproc)
+filter=()
+if [ ${#names[@]} -gt 0 ]; then
+	filter=(-R "$(IFS='|'; echo "${names[*]}")")
+	[ -n "$all" ] || filter+=(--no-tests=error) # a misspelt name is no success
+fi
+
+# build PRESET: quiet unless something is wrong.
+build() {
+	local log
+	log=$(mktemp)
+	printf '== building %s\n' "$1"
+	if ! { cmake --preset "$1" && cmake --build --preset "$1" -j "$jobs"; } >"$log" 2>&1; then
+		tail -n 60 "$log" >&2
+		rm -f "$log"
+		printf 'tests/run.sh: building the preset %s failed, see above\n' "$1" >&2
+		exit 1
+	fi
+	rm -f "$log"
+}
+
+failed=()
+# run PRESET DIRECTORY LABELS: the tests of one build.
+run() {
+	printf '== testing %s: %s\n' "$1" "$3"
+	ctest --test-dir "$2" -j "$jobs" --output-on-failure -L "^($3)\$" "${filter[@]}" || failed+=("$1")
+}
+
+build release
+if [ -z "$all" ]; then
+	run release build 'unit|integration'
+else
+	build asan
+	build tsan
+	run asan build-asan 'unit|integration'
+	run tsan build-tsan 'unit|integration'
+	run release build 'unit|integration|fault'
+fi
+if [ ${#failed[@]} -gt 0 ]; then
+	printf 'tests/run.sh: failed in: %s\n' "${failed[*]}" >&2
+	exit 1
+fi

@@ -2,6 +2,8 @@
  * Follows the replicated configuration: one long poll after the other against kds-serial (Config.Watch), an object cache,
  * and the trust kept in step (cluster CAs, min_serial, removed services).
  * When no replica answers, what is known stays in force.
+ *
+ * A poll lasts at most 10 s, so a channel whose limits.idle_ms is 20 s leaves a replica that hangs.
  */
 #ifndef DAEMON_FOLLOWER_H
 #define DAEMON_FOLLOWER_H
@@ -26,15 +28,19 @@ struct follower_options {
 	follower_change_fn change;    /* may be NULL */
 	follower_synced_fn synced;    /* may be NULL */
 	void *arg;
+	const char *cache_file;       /* keeps a copy there and begins with it (cache.h); NULL: none */
 };
 
-/* Starts the thread. */
+/* Reads the cache file, if any: trust and change() know its objects when this returns. Then starts the thread. Blocks. */
 enum status_code follower_start(const struct follower_options *options, struct status *st,
 				struct follower **ret_follower) MUST_CHECK;
+/* At once, also while no replica answers. NULL is allowed. */
 void follower_stop(struct follower *f);
 
-/* True once the whole state was seen; waits for it at most timeout_ms. */
+/* True once the whole state was seen from a replica; waits for it at most timeout_ms. */
 bool follower_wait_synced(struct follower *f, unsigned timeout_ms);
+/* Seen, and the newest poll was answered: what is not known here is not there. Any thread. */
+bool follower_in_step(struct follower *f);
 /* A copy of one object by key, to be freed with kds__v1__object__free_unpacked(); NULL: there is none. Any thread. */
 Kds__V1__Object *follower_get(struct follower *f, const char *key);
 uint64_t follower_revision(struct follower *f);

@@ -13,7 +13,7 @@
  *   certificate, key, ca                    PEM files: this service's chain and key, the infrastructure CA
  *   serial-addresses                        list of "host:port": the replicas' RPC ports (kds-ca and kds-keydist)
  *   tls-min                                 "1.2" (default) or "1.3"
- *   max-connections, max-connections-per-address, idle-timeout (seconds)
+ *   max-connections, max-connections-per-address, idle-timeout (seconds, 600; 0: none)
  *   log-level
  */
 #ifndef DAEMON_OPTIONS_H
@@ -51,13 +51,16 @@ struct daemon_program {
 };
 
 /*
- * Parses argv and the file. --help and --version print and exit 0, as argp does; usage errors exit 2. A wrong file:
- * INVALID_ARGUMENT, with file and line. Blocks. Frees with daemon_options_free().
+ * Parses argv and the file, then starts the log ("kds-ca/ca1"). --help and --version print and exit 0, as argp does; usage
+ * errors exit 2. A wrong file: INVALID_ARGUMENT, with file and line. Blocks. The caller frees with daemon_options_free().
  */
 enum status_code daemon_options_parse(const struct daemon_program *program, int argc, char **argv, struct status *st,
 				      struct daemon_options *ret_options) MUST_CHECK;
 void daemon_options_free(struct daemon_options *o);
 
+/* A number of the daemon's own (CFG_INT) with its bounds. INVALID_ARGUMENT names file, option and bounds. */
+enum status_code daemon_options_number(const struct daemon_options *o, const char *option, unsigned min, unsigned max,
+				       struct status *st, unsigned *ret) MUST_CHECK;
 /* A path option of the daemon's own, made absolute. The caller frees. NULL: unset, or no memory. */
 char *daemon_options_path(const struct daemon_options *o, const char *option) MUST_CHECK;
 

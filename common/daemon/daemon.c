@@ -1,0 +1,258 @@
+#include "common/daemon/daemon.h"
+
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/base/file.h"
+#include "common/daemon/health.h"
+
+#define CA_FILE_MAX (1 << 20)
+
+struct daemon {
+	const struct daemon_options *options;
+	struct tls_credentials *credentials; /* the main thread's alone */
+	struct trust *trust;
+	struct rpc_server *server;
+	struct health *health;
+	daemon_reload_fn reload;
+	void *reload_arg;
+	pthread_mutex_t lock;                /* of the listener: it is gone while others still ask */
+	struct listener *listener;
+	atomic_bool stopping;
+};
+
+static void handled_signals(sigset_t *ret_set)
+{
+	sigemptyset(ret_set);
+	sigaddset(ret_set, SIGTERM);
+	sigaddset(ret_set, SIGINT);
+	sigaddset(ret_set, SIGHUP);
+}
+
+static void prepare_process(void)
+{
+	sigset_t set;
+	handled_signals(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL); /* threads inherit it; daemon_run() takes them with sigwait() */
+	signal(SIGPIPE, SIG_IGN);
+
+	/* A connection is a descriptor: the soft limit (1024) is there for programs that use select(). */
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
+	/* malloc's arena a thread would keep memory that one burst needed, once for each of NNG's threads. */
+	mallopt(M_ARENA_MAX, 2);
+	mallopt(M_TRIM_THRESHOLD, 1 << 20);
+}
+
+static enum status_code load_trust(const struct daemon_options *o, struct status *st, struct trust **ret_trust)
+{
+	struct buffer pem = { 0 };
+	enum status_code rc = file_read(o->ca, CA_FILE_MAX, st, &pem);
+	if (rc == STATUS_OK)
+		rc = trust_new(o->cluster, o->kds_name, &(struct slice){ pem.data, pem.len }, st, ret_trust);
+	if (rc != STATUS_OK)
+		status_prefix(st, "option 'ca' in %s", o->config_file);
+	buffer_free(&pem);
+	return rc;
+}
+
+static enum status_code load_credentials(const struct daemon_options *o, struct status *st,
+					 struct tls_credentials **ret_credentials)
+{
+	enum status_code rc = tls_credentials_load(o->certificate, o->key, o->tls_minimum, st, ret_credentials);
+	if (rc != STATUS_OK)
+		status_prefix(st, "options 'certificate' and 'key' in %s", o->config_file);
+	return rc;
+}
+
+static void log_credentials(const struct daemon_options *o, struct tls_credentials *credentials)
+{
+	time_t not_after = (time_t)tls_credentials_not_after(credentials);
+	struct tm tm;
+	char until[32] = "?";
+	if (gmtime_r(&not_after, &tm))
+		strftime(until, sizeof until, "%Y-%m-%dT%H:%M:%SZ", &tm);
+	log_info("certificate file=%s expires=%s", o->certificate, until);
+}
+
+enum status_code daemon_new(const struct daemon_options *options, struct status *st, struct daemon **ret_daemon)
+{
+	prepare_process();
+	struct daemon *d = calloc(1, sizeof *d);
+	if (!d)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start: out of memory");
+	d->options = options;
+	pthread_mutex_init(&d->lock, NULL);
+	log_info("starting version=" KDS_VERSION " cluster=%s config=%s pid=%ld", options->cluster, options->config_file,
+		 (long)getpid());
+
+	enum status_code rc = load_trust(options, st, &d->trust);
+	if (rc == STATUS_OK)
+		rc = load_credentials(options, st, &d->credentials);
+	if (rc == STATUS_OK)
+		rc = rpc_server_new(&RPC_SERVER_LIMITS_DEFAULT, st, &d->server);
+	if (rc == STATUS_OK)
+		rc = health_new(options->program, options->name, st, &d->health);
+	if (rc != STATUS_OK) {
+		daemon_free(d);
+		return rc;
+	}
+	log_credentials(options, d->credentials);
+	*ret_daemon = d;
+	return STATUS_OK;
+}
+
+/* Nobody asks the listener anything once it is out of reach: its end waits for callbacks, which must not wait for it. */
+static void close_listener(struct daemon *d)
+{
+	pthread_mutex_lock(&d->lock);
+	struct listener *l = d->listener;
+	d->listener = NULL;
+	pthread_mutex_unlock(&d->lock);
+	if (!l)
+		return;
+	health_set_listener(d->health, NULL);
+	listener_stop(l);
+}
+
+void daemon_free(struct daemon *d)
+{
+	if (!d)
+		return;
+	close_listener(d);
+	rpc_server_free(d->server);
+	health_free(d->health);
+	tls_credentials_unref(d->credentials);
+	trust_free(d->trust);
+	pthread_mutex_destroy(&d->lock);
+	free(d);
+}
+
+struct rpc_server *daemon_server(struct daemon *d)
+{
+	return d->server;
+}
+
+struct trust *daemon_trust(struct daemon *d)
+{
+	return d->trust;
+}
+
+struct tls_credentials *daemon_credentials(struct daemon *d)
+{
+	return d->credentials;
+}
+
+const struct daemon_options *daemon_options_of(struct daemon *d)
+{
+	return d->options;
+}
+
+void daemon_set_ready(struct daemon *d, daemon_ready_fn ready, void *arg)
+{
+	health_set_ready(d->health, ready, arg);
+}
+
+void daemon_set_reload(struct daemon *d, daemon_reload_fn reload, void *arg)
+{
+	d->reload = reload;
+	d->reload_arg = arg;
+}
+
+void daemon_trust_changed(struct daemon *d)
+{
+	pthread_mutex_lock(&d->lock);
+	if (d->listener)
+		listener_recheck(d->listener);
+	pthread_mutex_unlock(&d->lock);
+}
+
+enum status_code daemon_listen(struct daemon *d, struct status *st)
+{
+	const struct daemon_options *o = d->options;
+	enum status_code rc = health_serve(d->health, d->server, st);
+	if (rc != STATUS_OK)
+		return rc;
+	struct listener_options options = {
+		.address = o->listen,
+		.self = SP_REP,
+		.credentials = d->credentials,
+		.trust = d->trust,
+		.max_connections = o->max_connections,
+		.max_per_address = o->max_per_address,
+		.limits = CONN_LIMITS_DEFAULT,
+		.handlers = rpc_server_handlers(d->server),
+	};
+	options.limits.idle_ms = o->idle_s * 1000;
+	struct listener *l;
+	rc = listener_start(&options, st, &l);
+	if (rc != STATUS_OK)
+		return rc;
+	pthread_mutex_lock(&d->lock);
+	d->listener = l;
+	pthread_mutex_unlock(&d->lock);
+	health_set_listener(d->health, l);
+	return STATUS_OK;
+}
+
+static void reload(struct daemon *d)
+{
+	struct status st;
+	struct tls_credentials *fresh;
+	if (load_credentials(d->options, &st, &fresh) != STATUS_OK) {
+		log_error("reload: %s; the former certificate stays in use", st.message);
+		return;
+	}
+	struct tls_credentials *former = d->credentials;
+	d->credentials = fresh;
+	if (d->listener)
+		listener_set_credentials(d->listener, fresh);
+	if (d->reload)
+		d->reload(d->reload_arg, fresh);
+	tls_credentials_unref(former);
+	log_info("reloaded");
+	log_credentials(d->options, fresh);
+}
+
+void daemon_run(struct daemon *d)
+{
+	sigset_t set;
+	handled_signals(&set);
+	while (!atomic_load(&d->stopping)) {
+		int signal_number;
+		if (sigwait(&set, &signal_number) != 0)
+			continue;
+		if (signal_number != SIGHUP) {
+			log_info("stopping signal=%s", sigabbrev_np(signal_number));
+			break;
+		}
+		reload(d);
+	}
+	close_listener(d);
+}
+
+void daemon_stop(struct daemon *d)
+{
+	atomic_store(&d->stopping, true);
+	kill(getpid(), SIGTERM); /* blocked in every thread: it reaches sigwait() and nothing else */
+}
+
+int daemon_start_failed(const struct daemon_options *o, const struct status *st)
+{
+	if (o->name)
+		log_error("%s", st->message);
+	else /* no log yet: the command line or the file was wrong */
+		fprintf(stderr, "%s: %s\n", o->program ? o->program : program_invocation_short_name, st->message);
+	return st->code == STATUS_INVALID_ARGUMENT ? 2 : 1;
+}

@@ -1,0 +1,99 @@
+#include "common/daemon/health.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "common/base/clock.h"
+#include "health.pb-c.h"
+
+struct health {
+	Kds__V1__Health_Service service; /* first: handlers get a pointer to it */
+	const char *service_name;
+	const char *name;
+	uint64_t started_ms;
+	pthread_mutex_t lock;
+	daemon_ready_fn ready;
+	void *ready_arg;
+	struct listener *listener;
+};
+
+static void handle_check(Kds__V1__Health_Service *service, const Kds__V1__CheckRequest *input,
+			 Kds__V1__CheckResponse_Closure closure, void *closure_data)
+{
+	(void)input;
+	struct health *h = (struct health *)service;
+	struct listener_stats stats = { 0 };
+	char reason[STATUS_MESSAGE_MAX] = "";
+
+	pthread_mutex_lock(&h->lock);
+	daemon_ready_fn ready = h->ready;
+	void *ready_arg = h->ready_arg;
+	if (h->listener)
+		listener_stats(h->listener, &stats);
+	pthread_mutex_unlock(&h->lock);
+
+	Kds__V1__CheckResponse answer = KDS__V1__CHECK_RESPONSE__INIT;
+	answer.serving = !ready || ready(ready_arg, reason, sizeof reason);
+	answer.reason = reason;
+	answer.service = (char *)h->service_name;
+	answer.name = (char *)h->name;
+	answer.version = KDS_VERSION;
+	answer.uptime_s = (clock_monotonic_ms() - h->started_ms) / 1000;
+	answer.connections = stats.open;
+	closure(&answer, closure_data);
+}
+
+static void handle_echo(Kds__V1__Health_Service *service, const Kds__V1__EchoRequest *input,
+			Kds__V1__EchoResponse_Closure closure, void *closure_data)
+{
+	(void)service;
+	Kds__V1__EchoResponse answer = KDS__V1__ECHO_RESPONSE__INIT;
+	answer.data = input->data;
+	closure(&answer, closure_data);
+}
+
+enum status_code health_new(const char *service, const char *name, struct status *st, struct health **ret_health)
+{
+	struct health *h = calloc(1, sizeof *h);
+	if (!h)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the Health service: out of memory");
+	h->service = (Kds__V1__Health_Service)KDS__V1__HEALTH__INIT(handle_);
+	h->service_name = service;
+	h->name = name;
+	h->started_ms = clock_monotonic_ms();
+	pthread_mutex_init(&h->lock, NULL);
+	*ret_health = h;
+	return STATUS_OK;
+}
+
+void health_free(struct health *h)
+{
+	if (!h)
+		return;
+	pthread_mutex_destroy(&h->lock);
+	free(h);
+}
+
+enum status_code health_serve(struct health *h, struct rpc_server *server, struct status *st)
+{
+	static const struct rpc_access table[] = {
+		{ .method = "Check", .allow = PEER_ANYONE },
+		{ .method = "Echo", .allow = PEER_ANYONE },
+	};
+	return rpc_server_add(server, &h->service.base, table, sizeof table / sizeof table[0], st);
+}
+
+void health_set_ready(struct health *h, daemon_ready_fn ready, void *arg)
+{
+	pthread_mutex_lock(&h->lock);
+	h->ready = ready;
+	h->ready_arg = arg;
+	pthread_mutex_unlock(&h->lock);
+}
+
+void health_set_listener(struct health *h, struct listener *listener)
+{
+	pthread_mutex_lock(&h->lock);
+	h->listener = listener;
+	pthread_mutex_unlock(&h->lock);
+}

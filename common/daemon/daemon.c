@@ -1,5 +1,6 @@
 #include "common/daemon/daemon.h"
 
+#include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>

@@ -6,7 +6,7 @@
 
 #include "common/rpc/message.h"
 
-struct entry {
+struct item {
 	char *key;
 	struct buffer packed;
 	unsigned round; /* of the last confirmation */
@@ -19,12 +19,12 @@ struct objects {
 
 static int compare(const void *a, const void *b)
 {
-	return strcmp(((const struct entry *)a)->key, ((const struct entry *)b)->key);
+	return strcmp(((const struct item *)a)->key, ((const struct item *)b)->key);
 }
 
-static void entry_free(void *p)
+static void item_free(void *p)
 {
-	struct entry *e = p;
+	struct item *e = p;
 	if (!e)
 		return;
 	free(e->key);
@@ -32,10 +32,10 @@ static void entry_free(void *p)
 	free(e);
 }
 
-static struct entry *find(const struct objects *o, const char *key)
+static struct item *find(const struct objects *o, const char *key)
 {
-	const struct entry wanted = { .key = (char *)key };
-	struct entry *const *node = tfind(&wanted, &o->root, compare);
+	const struct item wanted = { .key = (char *)key };
+	struct item *const *node = tfind(&wanted, &o->root, compare);
 	return node ? *node : NULL;
 }
 
@@ -48,17 +48,17 @@ void objects_free(struct objects *o)
 {
 	if (!o)
 		return;
-	tdestroy(o->root, entry_free);
+	tdestroy(o->root, item_free);
 	free(o);
 }
 
-static struct entry *insert(struct objects *o, const char *key)
+static struct item *insert(struct objects *o, const char *key)
 {
-	struct entry *e = calloc(1, sizeof *e);
+	struct item *e = calloc(1, sizeof *e);
 	if (e)
 		e->key = strdup(key);
 	if (!e || !e->key || !tsearch(e, &o->root, compare)) {
-		entry_free(e);
+		item_free(e);
 		return NULL;
 	}
 	return e;
@@ -70,7 +70,7 @@ enum status_code objects_put(struct objects *o, const Kds__V1__Object *object, s
 	enum status_code rc = message_pack(&object->base, &packed, st);
 	if (rc != STATUS_OK)
 		return rc;
-	struct entry *e = find(o, object->key);
+	struct item *e = find(o, object->key);
 	if (!e)
 		e = insert(o, object->key);
 	if (!e) {
@@ -86,17 +86,17 @@ enum status_code objects_put(struct objects *o, const Kds__V1__Object *object, s
 
 bool objects_remove(struct objects *o, const char *key)
 {
-	struct entry *e = find(o, key);
+	struct item *e = find(o, key);
 	if (!e)
 		return false;
 	tdelete(e, &o->root, compare);
-	entry_free(e);
+	item_free(e);
 	return true;
 }
 
 Kds__V1__Object *objects_get(const struct objects *o, const char *key)
 {
-	const struct entry *e = find(o, key);
+	const struct item *e = find(o, key);
 	return e ? kds__v1__object__unpack(NULL, e->packed.len, e->packed.data) : NULL;
 }
 
@@ -110,7 +110,7 @@ struct walk {
 static void visit(const void *node, VISIT which, void *closure)
 {
 	const struct walk *w = closure;
-	const struct entry *e = *(struct entry *const *)node;
+	const struct item *e = *(struct item *const *)node;
 	if (which != postorder && which != leaf) /* so each once, in order */
 		return;
 	if (w->unconfirmed && e->round == w->round)
@@ -137,13 +137,13 @@ void objects_walk_unconfirmed(const struct objects *o, objects_each_fn each, voi
 
 struct search {
 	unsigned round;
-	struct entry *found;
+	struct item *found;
 };
 
 static void visit_to_find(const void *node, VISIT which, void *closure)
 {
 	struct search *s = closure;
-	struct entry *e = *(struct entry *const *)node;
+	struct item *e = *(struct item *const *)node;
 	if ((which == postorder || which == leaf) && e->round != s->round)
 		s->found = e;
 }
@@ -157,7 +157,7 @@ void objects_sweep(struct objects *o)
 		twalk_r(o->root, visit_to_find, &s);
 		if (s.found) {
 			tdelete(s.found, &o->root, compare);
-			entry_free(s.found);
+			item_free(s.found);
 		}
 	} while (s.found);
 }

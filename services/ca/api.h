@@ -1,0 +1,22 @@
+/* The Ca service (proto/ca.proto): who may ask for what, and the answers. */
+#ifndef CA_API_H
+#define CA_API_H
+
+#include "common/rpc/server.h"
+#include "services/ca/issue.h"
+
+struct ca_api;
+
+struct ca_api_options {
+	struct follower *follower; /* all of these must outlive it */
+	struct keeper *keeper;
+	struct issuing *issuing;
+	const char *kds_name;      /* copied */
+};
+
+/* Registers the service with `server`; must live until that has answered every call. */
+enum status_code ca_api_new(const struct ca_api_options *options, struct rpc_server *server, struct status *st,
+			    struct ca_api **ret_api) MUST_CHECK;
+void ca_api_free(struct ca_api *api);
+
+#endif

@@ -1,0 +1,61 @@
+/*
+ * The issuing pipeline. A request goes through
+ *   a worker (checks the CSR, takes a serial, builds and signs) -> the recorder (Serial.Record, many certificates a call,
+ *   several calls under way) -> its answer, once a quorum holds the record.
+ * Nothing signed leaves in another way. Without a quorum the answer is UNAVAILABLE before the caller's deadline, and the
+ * serial is lost. A record that is refused (min_serial was raised) costs one more serial and signature, once.
+ */
+#ifndef CA_ISSUE_H
+#define CA_ISSUE_H
+
+#include "services/ca/keeper.h"
+#include "services/ca/profiles.h"
+#include "services/ca/serials.h"
+
+struct issuing;
+
+struct issuing_options {
+	struct keeper *keeper;       /* all of these must outlive it */
+	struct serials *serials;
+	struct rpc_channel *channel; /* to kds-serial */
+	const char *kds_name;        /* copied */
+	struct profile_lifetimes lifetimes;
+	unsigned workers;            /* 0: one a core */
+};
+
+enum status_code issuing_start(const struct issuing_options *options, struct status *st,
+			       struct issuing **ret_issuing) MUST_CHECK;
+/* Refuses what is new, waits for the answers of what is under way (a second or two without a quorum), frees. */
+void issuing_stop(struct issuing *p);
+
+struct issue_result {
+	struct status status;
+	const char *field;   /* INVALID_ARGUMENT: which of SignRequest; "" otherwise */
+	/* On OK: */
+	const char *certificate; /* PEM, its chain behind it; borrowed until done() returns */
+	uint64_t serial;
+	int64_t not_before, not_after;
+};
+
+/* All borrowed until done(). */
+struct issue_request {
+	struct slice csr;
+	const Kds__V1__Node *node;
+	Kds__V1__Profile profile;
+	uint32_t lifetime_s;     /* 0: the default */
+	const char *requester;
+	uint64_t deadline_ms;    /* monotonic */
+	/* Nobody waits any more: asked before each costly step. Any thread. */
+	bool (*expired)(void *arg);
+	/* Once, on any thread, perhaps from within issuing_submit(). */
+	void (*done)(void *arg, const struct issue_result *result);
+	void *arg;
+};
+
+/* Never blocks. The struct itself is copied. */
+void issuing_submit(struct issuing *p, const struct issue_request *request);
+
+/* False while the newest call to the replicators found no quorum. Any thread. */
+bool issuing_healthy(struct issuing *p);
+
+#endif

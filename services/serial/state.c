@@ -1,0 +1,297 @@
+#include "services/serial/state_internal.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/rpc/message.h"
+
+#define COMMAND_VERSION 1
+/* A command comes from one frame (1 MiB) that was checked; unpacked it stays far below. */
+#define COMMAND_MEMORY_MAX ((size_t)32 << 20)
+#define EXPIRE_PER_COMMAND 8
+
+static const char *const tables[] = {
+	"CREATE TABLE IF NOT EXISTS numbers (id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL,"
+	" time_ms INTEGER NOT NULL, revision INTEGER NOT NULL, last_serial INTEGER NOT NULL, min_serial INTEGER NOT NULL,"
+	" highest_issued INTEGER NOT NULL, issued INTEGER NOT NULL, oldest_request INTEGER NOT NULL)",
+	/* ranges: first and last of each, 8 bytes big-endian */
+	"CREATE TABLE IF NOT EXISTS blocks (holder TEXT PRIMARY KEY NOT NULL, ranges BLOB NOT NULL) WITHOUT ROWID",
+	"CREATE TABLE IF NOT EXISTS issued (serial INTEGER PRIMARY KEY, fingerprint BLOB NOT NULL, subject TEXT NOT NULL,"
+	" issuer_key_id BLOB NOT NULL, not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, profile TEXT NOT NULL,"
+	" requester TEXT NOT NULL, recorded_ms INTEGER NOT NULL)",
+	"CREATE INDEX IF NOT EXISTS issued_by_subject ON issued (subject)",
+	"CREATE INDEX IF NOT EXISTS issued_by_expiry ON issued (not_after)",
+	/* value: a packed Object; a deleted one stays, so that watchers learn of it */
+	"CREATE TABLE IF NOT EXISTS objects (key TEXT PRIMARY KEY NOT NULL, revision INTEGER NOT NULL UNIQUE,"
+	" deleted INTEGER NOT NULL, value BLOB NOT NULL)",
+	/* a row for each transaction: state_requests.c */
+	"CREATE TABLE IF NOT EXISTS requests (last INTEGER PRIMARY KEY, entries BLOB NOT NULL)",
+};
+
+static const char *const statements[SQL_COUNT] = {
+	[SQL_NUMBERS_GET] = "SELECT applied, time_ms, revision, last_serial, min_serial, highest_issued, issued,"
+			    " oldest_request FROM numbers",
+	[SQL_NUMBERS_PUT] = "INSERT OR REPLACE INTO numbers VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[SQL_BLOCKS_ALL] = "SELECT holder, ranges FROM blocks",
+	[SQL_BLOCKS_PUT] = "INSERT OR REPLACE INTO blocks VALUES (?, ?)",
+	[SQL_BLOCKS_DELETE] = "DELETE FROM blocks WHERE holder = ?",
+	[SQL_ISSUED_FINGERPRINT] = "SELECT fingerprint FROM issued WHERE serial = ?",
+	[SQL_ISSUED_INSERT] = "INSERT INTO issued VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[SQL_ISSUED_OLDEST] = "SELECT not_after, serial FROM issued ORDER BY not_after, serial LIMIT 1",
+	[SQL_ISSUED_DELETE] = "DELETE FROM issued WHERE serial = ?",
+	[SQL_ISSUED_LIST] = "SELECT * FROM issued WHERE serial > ? ORDER BY serial",
+	[SQL_ISSUED_LIST_SUBJECT] = "SELECT * FROM issued WHERE serial > ? AND subject = ? ORDER BY serial",
+	[SQL_OBJECT_GET] = "SELECT revision, deleted, value FROM objects WHERE key = ?",
+	[SQL_OBJECT_PUT] = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)",
+	[SQL_OBJECTS_LIST] = "SELECT key, value FROM objects WHERE key >= ? AND key > ? AND NOT deleted ORDER BY key",
+	[SQL_OBJECTS_SINCE] = "SELECT key, value, revision FROM objects WHERE revision > ? ORDER BY revision",
+	[SQL_REQUESTS_ALL] = "SELECT last, entries FROM requests ORDER BY last",
+	[SQL_REQUESTS_INSERT] = "INSERT INTO requests VALUES (?, ?)",
+	[SQL_REQUESTS_DELETE] = "DELETE FROM requests WHERE last < ?",
+};
+
+enum status_code state_sql_failed(struct state *s, struct status *st, const char *doing)
+{
+	return status_set(st, STATUS_INTERNAL, "state: %s: SQLite says: %s", doing, sqlite3_errmsg(s->db));
+}
+
+enum status_code state_run(struct state *s, enum statement which, struct status *st, const char *doing)
+{
+	int rv = sqlite3_step(s->sql[which]);
+	enum status_code rc = rv == SQLITE_DONE ? STATUS_OK : state_sql_failed(s, st, doing);
+	sqlite3_reset(s->sql[which]);
+	return rc;
+}
+
+struct slice state_column(sqlite3_stmt *sql, int column)
+{
+	const void *data = sqlite3_column_blob(sql, column);
+	return (struct slice){ data ? data : "", (size_t)sqlite3_column_bytes(sql, column) };
+}
+
+/* The three cannot fail: parameter numbers are ours, and nothing is copied. */
+void state_bind_uint(sqlite3_stmt *sql, int parameter, uint64_t value)
+{
+	sqlite3_bind_int64(sql, parameter, (sqlite3_int64)value);
+}
+
+void state_bind_blob(sqlite3_stmt *sql, int parameter, struct slice value)
+{
+	/* A NULL pointer would bind NULL, not the empty blob. */
+	sqlite3_bind_blob64(sql, parameter, value.data ? value.data : "", value.len, SQLITE_STATIC);
+}
+
+void state_bind_text(sqlite3_stmt *sql, int parameter, const char *value)
+{
+	sqlite3_bind_text(sql, parameter, value, -1, SQLITE_STATIC);
+}
+
+enum status_code state_refuse(struct state_result *r, enum status_code code, const char *field, const char *format, ...)
+{
+	va_list ap;
+	va_start(ap, format);
+	status_vset(&r->status, code, format, ap);
+	va_end(ap);
+	r->field = field ? field : "";
+	r->answer.len = 0;
+	return STATUS_OK;
+}
+
+enum status_code state_answer(struct state_result *r, const ProtobufCMessage *answer, struct status *st)
+{
+	r->answer.len = 0;
+	if (message_pack(answer, &r->answer, st) == STATUS_OK)
+		return STATUS_OK;
+	return status_set(st, STATUS_INTERNAL, "state: out of memory for an answer");
+}
+
+void state_result_fini(struct state_result *r)
+{
+	buffer_wipe(&r->answer);
+}
+
+/* Nonzero turns the commit into an error: what it would leave out could never be found again. */
+static int refuse_unflushed_commit(void *state)
+{
+	return ((struct state *)state)->dirty;
+}
+
+static enum status_code make_tables(struct state *s, struct status *st)
+{
+	/* One transaction when the caller has none: either all of them are there or none. */
+	bool own = sqlite3_get_autocommit(s->db);
+	if (own && sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
+		return state_sql_failed(s, st, "begin");
+	enum status_code rc = STATUS_OK;
+	for (size_t i = 0; rc == STATUS_OK && i < sizeof tables / sizeof *tables; i++)
+		if (sqlite3_exec(s->db, tables[i], NULL, NULL, NULL) != SQLITE_OK)
+			rc = state_sql_failed(s, st, "make the tables");
+	if (own && rc == STATUS_OK && sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
+		rc = state_sql_failed(s, st, "commit the tables");
+	if (own && rc != STATUS_OK)
+		sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+	return rc;
+}
+
+static enum status_code load_numbers(struct state *s, struct status *st)
+{
+	sqlite3_stmt *sql = s->sql[SQL_NUMBERS_GET];
+	int rv = sqlite3_step(sql);
+	enum status_code rc = STATUS_OK;
+	if (rv == SQLITE_ROW) {
+		uint64_t *const fields[] = {
+			&s->numbers.applied,        &s->numbers.time_ms,    &s->numbers.revision,
+			&s->numbers.last_serial,    &s->numbers.min_serial, &s->numbers.highest_issued,
+			&s->numbers.issued,         &s->numbers.oldest_request,
+		};
+		for (int i = 0; i < (int)(sizeof fields / sizeof *fields); i++)
+			*fields[i] = (uint64_t)sqlite3_column_int64(sql, i);
+	} else if (rv != SQLITE_DONE) {
+		rc = state_sql_failed(s, st, "read the numbers");
+	}
+	sqlite3_reset(sql);
+	return rc;
+}
+
+static enum status_code save_numbers(struct state *s, struct status *st)
+{
+	const struct numbers *n = &s->numbers;
+	const uint64_t values[] = { n->applied,    n->time_ms,        n->revision, n->last_serial,
+				    n->min_serial, n->highest_issued, n->issued,   n->oldest_request };
+	for (int i = 0; i < (int)(sizeof values / sizeof *values); i++)
+		state_bind_uint(s->sql[SQL_NUMBERS_PUT], i + 1, values[i]);
+	return state_run(s, SQL_NUMBERS_PUT, st, "write the numbers");
+}
+
+enum status_code state_open(sqlite3 *db, struct status *st, struct state **ret_state)
+{
+	struct state *s = calloc(1, sizeof *s);
+	if (!s)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "open the state: out of memory");
+	s->db = db;
+	enum status_code rc = make_tables(s, st);
+	for (unsigned i = 0; rc == STATUS_OK && i < SQL_COUNT; i++)
+		if (sqlite3_prepare_v3(db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &s->sql[i], NULL) != SQLITE_OK)
+			rc = state_sql_failed(s, st, "prepare a statement");
+	if (rc == STATUS_OK)
+		rc = load_numbers(s, st);
+	if (rc == STATUS_OK)
+		rc = state_serial_load(s, st);
+	if (rc == STATUS_OK)
+		rc = state_objects_load(s, st);
+	if (rc == STATUS_OK)
+		rc = requests_load(s, st);
+	if (rc != STATUS_OK) {
+		state_close(s);
+		return rc;
+	}
+	sqlite3_commit_hook(db, refuse_unflushed_commit, s);
+	*ret_state = s;
+	return STATUS_OK;
+}
+
+void state_close(struct state *s)
+{
+	if (!s)
+		return;
+	sqlite3_commit_hook(s->db, NULL, NULL);
+	for (unsigned i = 0; i < SQL_COUNT; i++)
+		sqlite3_finalize(s->sql[i]);
+	state_serial_unload(s);
+	requests_free(s->requests);
+	free(s->cluster);
+	free(s->kds_name);
+	buffer_wipe(&s->scratch);
+	free(s);
+}
+
+static enum status_code apply_operation(struct state *s, const Kds__V1__Command *c, struct arena *arena,
+					struct status *st, struct state_result *r)
+{
+	const char *field = "";
+	if (state_validate(c, &r->status, &field) != STATUS_OK) {
+		r->field = field;
+		return STATUS_OK;
+	}
+	if (c->op_case != KDS__V1__COMMAND__OP_GENESIS && s->numbers.revision == 0)
+		return state_refuse(r, STATUS_FAILED_PRECONDITION, NULL, "the cluster's first entry was not applied yet");
+	switch (c->op_case) {
+	case KDS__V1__COMMAND__OP_GENESIS:
+		return state_genesis(s, c->genesis, st, r);
+	case KDS__V1__COMMAND__OP_ALLOCATE:
+		return state_allocate(s, c, st, r);
+	case KDS__V1__COMMAND__OP_RECORD:
+		return state_record(s, c, arena, st, r);
+	case KDS__V1__COMMAND__OP_SET_MIN:
+		return state_set_min(s, c->set_min, st, r);
+	case KDS__V1__COMMAND__OP_PUT:
+		return state_put(s, c->put, st, r);
+	case KDS__V1__COMMAND__OP_DELETE:
+		return state_delete(s, c->delete_, st, r);
+	default:
+		return status_set(st, STATUS_DATA_LOSS, "the log holds an operation that this version does not know");
+	}
+}
+
+static enum status_code apply_command(struct state *s, const Kds__V1__Command *c, struct arena *arena,
+				      struct status *st, struct state_result *r)
+{
+	if (c->time_ms > s->numbers.time_ms)
+		s->numbers.time_ms = c->time_ms;
+	/* More than a command can add, so that the table's size follows what has not expired. */
+	size_t records = c->op_case == KDS__V1__COMMAND__OP_RECORD ? c->record->n_certificates : 0;
+	enum status_code rc = state_expire_records(s, EXPIRE_PER_COMMAND + records, st);
+	requests_expire(s);
+	bool seen = false;
+	if (rc == STATUS_OK && c->request_id.len > 0)
+		rc = requests_find(s, c, st, r, &seen);
+	if (rc != STATUS_OK || seen)
+		return rc;
+	rc = apply_operation(s, c, arena, st, r);
+	if (rc == STATUS_OK && c->request_id.len > 0)
+		rc = requests_remember(s, c, r, st);
+	return rc;
+}
+
+enum status_code state_apply(struct state *s, uint64_t index, struct slice command, struct status *st,
+			     struct state_result *ret_result)
+{
+	ret_result->status = (struct status){ .code = STATUS_OK };
+	ret_result->answer.len = 0;
+	ret_result->field = "";
+	if (index <= s->numbers.applied)
+		return status_set(st, STATUS_DATA_LOSS, "entry %" PRIu64 " of the log comes after %" PRIu64 " was applied",
+				  index, s->numbers.applied);
+	struct arena *arena = arena_new(COMMAND_MEMORY_MAX);
+	if (!arena)
+		return status_set(st, STATUS_INTERNAL, "apply entry %" PRIu64 ": out of memory", index);
+	enum status_code rc;
+	const Kds__V1__Command *c = kds__v1__command__unpack(arena_allocator(arena), command.len, command.data);
+	if (!c || c->version != COMMAND_VERSION || c->op_case == KDS__V1__COMMAND__OP__NOT_SET) {
+		rc = status_set(st, STATUS_DATA_LOSS,
+				"entry %" PRIu64 " of the log is damaged or of a newer version: install the version that the"
+				" other replicas run", index);
+	} else {
+		s->numbers.applied = index;
+		s->dirty = true;
+		rc = apply_command(s, c, arena, st, ret_result);
+	}
+	arena_free(arena);
+	return rc;
+}
+
+enum status_code state_flush(struct state *s, struct status *st)
+{
+	if (!s->dirty)
+		return STATUS_OK;
+	enum status_code rc = state_serial_flush(s, st);
+	if (rc == STATUS_OK)
+		rc = requests_flush(s, st);
+	if (rc == STATUS_OK)
+		rc = save_numbers(s, st);
+	if (rc == STATUS_OK)
+		s->dirty = false;
+	return rc;
+}

@@ -1,0 +1,149 @@
+/*
+ * What the files of the state machine share (state.h has what it is for).
+ *
+ *   state.c           opens, applies, flushes
+ *   state_validate.c  what a command must look like, whatever the state
+ *   state_serial.c    blocks, records, min_serial
+ *   state_objects.c   configuration objects
+ *   state_requests.c  request ids that were seen
+ *   state_reads.c     answers
+ *
+ * A function that applies something returns OK also when it refuses (the refusal is in the result) and INTERNAL when
+ * the replica must stop.
+ */
+#ifndef SERIAL_STATE_INTERNAL_H
+#define SERIAL_STATE_INTERNAL_H
+
+#include "services/serial/state.h"
+
+#define SERIAL_MAX ((uint64_t)INT64_MAX) /* SQLite's integers are signed */
+#define RECORD_CERTIFICATES_MAX 4096     /* of one command */
+
+/*
+ * Serials handed to one CA and still open for records: ascending, disjoint, neighbours merged. It keeps the newest 64
+ * ranges; older ones are closed, and so is what lies at or below a record that has expired: a record in a closed
+ * range is refused, so that a serial cannot come back after its record is gone.
+ */
+#define HOLDER_BLOCKS_MAX 64
+struct block {
+	uint64_t first, last;
+};
+struct holder {
+	char *name; /* role name of the CA */
+	struct block blocks[HOLDER_BLOCKS_MAX];
+	unsigned n_blocks;
+	bool dirty;
+};
+/* One more, and the one whose newest block is the oldest loses its blocks. */
+#define HOLDERS_MAX 256
+
+/* One row, written by state_flush(). */
+struct numbers {
+	uint64_t applied; /* index of the last command */
+	uint64_t time_ms; /* the highest of all commands: it never goes back when another replica leads */
+	uint64_t revision;
+	uint64_t last_serial, min_serial, highest_issued;
+	uint64_t issued;         /* rows of `issued` */
+	uint64_t oldest_request; /* sequence number of the oldest request id still known */
+};
+
+enum statement {
+	SQL_NUMBERS_GET,
+	SQL_NUMBERS_PUT,
+	SQL_BLOCKS_ALL,
+	SQL_BLOCKS_PUT,
+	SQL_BLOCKS_DELETE,
+	SQL_ISSUED_FINGERPRINT,
+	SQL_ISSUED_INSERT,
+	SQL_ISSUED_OLDEST,
+	SQL_ISSUED_DELETE,
+	SQL_ISSUED_LIST,
+	SQL_ISSUED_LIST_SUBJECT,
+	SQL_OBJECT_GET,
+	SQL_OBJECT_PUT,
+	SQL_OBJECTS_LIST,
+	SQL_OBJECTS_SINCE,
+	SQL_REQUESTS_ALL,
+	SQL_REQUESTS_INSERT,
+	SQL_REQUESTS_DELETE,
+	SQL_COUNT,
+};
+
+struct requests;
+
+struct state {
+	sqlite3 *db;
+	sqlite3_stmt *sql[SQL_COUNT];
+	struct numbers numbers;
+	bool dirty; /* something waits for state_flush() */
+	struct holder *holders[HOLDERS_MAX];
+	unsigned n_holders;
+	struct requests *requests;
+	/* The record that expires first; expiry_s is INT64_MAX when there is none. */
+	int64_t expiry_s;
+	uint64_t expiry_serial;
+	char *cluster, *kds_name; /* "" before genesis */
+	struct buffer scratch;
+};
+
+/* INTERNAL with SQLite's words. Returns the code. */
+enum status_code state_sql_failed(struct state *s, struct status *st, const char *doing);
+/* Runs a statement that returns no rows. */
+enum status_code state_run(struct state *s, enum statement which, struct status *st, const char *doing) MUST_CHECK;
+/* Copies what a column holds; never NULL for an empty one. */
+struct slice state_column(sqlite3_stmt *sql, int column);
+void state_bind_uint(sqlite3_stmt *sql, int parameter, uint64_t value);
+void state_bind_blob(sqlite3_stmt *sql, int parameter, struct slice value); /* borrowed until the next step is done */
+void state_bind_text(sqlite3_stmt *sql, int parameter, const char *value);  /* likewise */
+
+/* The command is refused: fills the result and returns OK. `field`: static storage, NULL for none. */
+enum status_code state_refuse(struct state_result *r, enum status_code code, const char *field, const char *format, ...)
+    PRINTF_LIKE(4, 5);
+/* The command's answer. INTERNAL: no memory. */
+enum status_code state_answer(struct state_result *r, const ProtobufCMessage *answer, struct status *st) MUST_CHECK;
+
+/* state_validate.c */
+enum status_code state_validate_certificate(const Kds__V1__IssuedCertificate *c, struct status *st) MUST_CHECK;
+/* Is this a key that Delete takes? */
+enum status_code state_validate_key(const char *key, struct status *st) MUST_CHECK;
+
+/* state_serial.c */
+enum status_code state_serial_load(struct state *s, struct status *st) MUST_CHECK;
+void state_serial_unload(struct state *s);
+enum status_code state_serial_flush(struct state *s, struct status *st) MUST_CHECK;
+/* Deletes records that have expired, at most `limit`, the first to expire first. */
+enum status_code state_expire_records(struct state *s, size_t limit, struct status *st) MUST_CHECK;
+enum status_code state_allocate(struct state *s, const Kds__V1__Command *c, struct status *st,
+				struct state_result *r) MUST_CHECK;
+enum status_code state_record(struct state *s, const Kds__V1__Command *c, struct arena *arena, struct status *st,
+			      struct state_result *r) MUST_CHECK;
+enum status_code state_set_min(struct state *s, const Kds__V1__SetMinRequest *in, struct status *st,
+			       struct state_result *r) MUST_CHECK;
+
+/* state_objects.c */
+enum status_code state_objects_load(struct state *s, struct status *st) MUST_CHECK;
+enum status_code state_genesis(struct state *s, const Kds__V1__Genesis *in, struct status *st,
+			       struct state_result *r) MUST_CHECK;
+enum status_code state_put(struct state *s, const Kds__V1__PutRequest *in, struct status *st,
+			   struct state_result *r) MUST_CHECK;
+enum status_code state_delete(struct state *s, const Kds__V1__DeleteRequest *in, struct status *st,
+			      struct state_result *r) MUST_CHECK;
+/* Writes the object "serial/min" with the next revision. */
+enum status_code state_write_min(struct state *s, struct status *st) MUST_CHECK;
+/* Writes the key of a value ("node/a.example.com") into buf; "" when it has none. */
+#define OBJECT_KEY_MAX 272
+void state_object_key(const Kds__V1__Object *o, char buf[OBJECT_KEY_MAX]);
+
+/* state_requests.c */
+enum status_code requests_load(struct state *s, struct status *st) MUST_CHECK;
+void requests_free(struct requests *q);
+/* Forgets what is too old by the command's time. */
+void requests_expire(struct state *s);
+/* Was it seen? Then fills the result with the first answer. *ret_seen; INTERNAL: no memory. */
+enum status_code requests_find(struct state *s, const Kds__V1__Command *c, struct status *st, struct state_result *r,
+			       bool *ret_seen) MUST_CHECK;
+enum status_code requests_remember(struct state *s, const Kds__V1__Command *c, const struct state_result *r,
+				   struct status *st) MUST_CHECK;
+enum status_code requests_flush(struct state *s, struct status *st) MUST_CHECK;
+
+#endif

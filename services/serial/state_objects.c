@@ -1,0 +1,199 @@
+#include "services/serial/state_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/rpc/message.h"
+
+void state_object_key(const Kds__V1__Object *o, char buf[OBJECT_KEY_MAX])
+{
+	const char *kind = "", *name = "";
+	switch (o->value_case) {
+	case KDS__V1__OBJECT__VALUE_CLUSTER:
+		kind = "cluster";
+		break;
+	case KDS__V1__OBJECT__VALUE_NODE:
+		kind = "node/";
+		name = o->node->name;
+		break;
+	case KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY:
+		kind = "ca/";
+		name = o->certificate_authority->name;
+		break;
+	case KDS__V1__OBJECT__VALUE_MASTER_KEY:
+		/* As wide as any number, so that keys sort as times do. */
+		snprintf(buf, OBJECT_KEY_MAX, "masterkey/%020" PRIu64, o->master_key->published_ms);
+		return;
+	case KDS__V1__OBJECT__VALUE_SETTING:
+		kind = "setting/";
+		name = o->setting->name;
+		break;
+	case KDS__V1__OBJECT__VALUE_SERVICE:
+		kind = "service/";
+		name = o->service->name;
+		break;
+	case KDS__V1__OBJECT__VALUE_MIN_SERIAL:
+		kind = "serial/min";
+		break;
+	default:
+		break;
+	}
+	snprintf(buf, OBJECT_KEY_MAX, "%s%s", kind, name);
+}
+
+/* Gives the object the next revision and writes it; it stays packed in s->scratch. */
+static enum status_code write_object(struct state *s, const char *key, Kds__V1__Object *o, struct status *st)
+{
+	o->key = (char *)key;
+	o->revision = ++s->numbers.revision;
+	s->scratch.len = 0;
+	if (message_pack(&o->base, &s->scratch, st) != STATUS_OK)
+		return status_set(st, STATUS_INTERNAL, "state: out of memory for the object %s", key);
+	sqlite3_stmt *sql = s->sql[SQL_OBJECT_PUT];
+	state_bind_text(sql, 1, key);
+	state_bind_uint(sql, 2, o->revision);
+	state_bind_uint(sql, 3, o->deleted ? 1 : 0);
+	state_bind_blob(sql, 4, (struct slice){ s->scratch.data, s->scratch.len });
+	return state_run(s, SQL_OBJECT_PUT, st, "write an object");
+}
+
+/* The same with the object as the command's answer. */
+static enum status_code write_and_answer(struct state *s, const char *key, Kds__V1__Object *o, struct status *st,
+					 struct state_result *r)
+{
+	enum status_code rc = write_object(s, key, o, st);
+	if (rc != STATUS_OK)
+		return rc;
+	if (!buffer_append(&r->answer, s->scratch.data, s->scratch.len))
+		return status_set(st, STATUS_INTERNAL, "state: out of memory for an answer");
+	return STATUS_OK;
+}
+
+/* *ret_revision: 0 when there is none or it was deleted. */
+static enum status_code find_revision(struct state *s, const char *key, struct status *st, uint64_t *ret_revision)
+{
+	sqlite3_stmt *sql = s->sql[SQL_OBJECT_GET];
+	state_bind_text(sql, 1, key);
+	int rv = sqlite3_step(sql);
+	*ret_revision = 0;
+	if (rv == SQLITE_ROW && !sqlite3_column_int(sql, 1))
+		*ret_revision = (uint64_t)sqlite3_column_int64(sql, 0);
+	sqlite3_reset(sql);
+	return rv == SQLITE_ROW || rv == SQLITE_DONE ? STATUS_OK : state_sql_failed(s, st, "look for an object");
+}
+
+/* Compare and set: false, with the refusal in the result, when the object is not at the revision that was read. */
+static bool revision_matches(const char *key, uint64_t revision, uint64_t expected, struct state_result *r)
+{
+	if (revision == expected)
+		return true;
+	if (revision == 0)
+		status_set(&r->status, STATUS_ABORTED, "%s does not exist (any more): read again and repeat", key);
+	else if (expected == 0)
+		status_set(&r->status, STATUS_ABORTED, "%s exists already, at revision %" PRIu64, key, revision);
+	else
+		status_set(&r->status, STATUS_ABORTED,
+			   "%s is at revision %" PRIu64 ", not %" PRIu64 ": read it again and repeat", key, revision,
+			   expected);
+	return false;
+}
+
+enum status_code state_put(struct state *s, const Kds__V1__PutRequest *in, struct status *st, struct state_result *r)
+{
+	Kds__V1__Object o = *in->object;
+	char key[OBJECT_KEY_MAX];
+	state_object_key(&o, key);
+	/* Its certificate would be taken for a key distribution client's. */
+	if (o.value_case == KDS__V1__OBJECT__VALUE_NODE && strcmp(o.node->name, s->kds_name) == 0)
+		return state_refuse(r, STATUS_INVALID_ARGUMENT, "object.node.name",
+				    "%s is the name of the key distribution service: give the node another", o.node->name);
+	if (in->check_revision) {
+		uint64_t revision;
+		enum status_code rc = find_revision(s, key, st, &revision);
+		if (rc != STATUS_OK || !revision_matches(key, revision, in->expected_revision, r))
+			return rc;
+	}
+	return write_and_answer(s, key, &o, st, r);
+}
+
+enum status_code state_delete(struct state *s, const Kds__V1__DeleteRequest *in, struct status *st,
+			      struct state_result *r)
+{
+	uint64_t revision;
+	enum status_code rc = find_revision(s, in->key, st, &revision);
+	if (rc != STATUS_OK)
+		return rc;
+	if (in->check_revision && !revision_matches(in->key, revision, in->expected_revision, r))
+		return STATUS_OK;
+	if (revision == 0)
+		return state_refuse(r, STATUS_NOT_FOUND, NULL, "there is no %s", in->key);
+	/* The value goes; what is left tells watchers that it went. */
+	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
+	o.deleted = true;
+	return write_and_answer(s, in->key, &o, st, r);
+}
+
+enum status_code state_write_min(struct state *s, struct status *st)
+{
+	Kds__V1__MinSerial value = KDS__V1__MIN_SERIAL__INIT;
+	value.value = s->numbers.min_serial;
+	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
+	o.value_case = KDS__V1__OBJECT__VALUE_MIN_SERIAL;
+	o.min_serial = &value;
+	return write_object(s, "serial/min", &o, st);
+}
+
+static enum status_code keep_names(struct state *s, const Kds__V1__Cluster *c, struct status *st)
+{
+	char *cluster = strdup(c->name), *kds_name = strdup(c->kds_name);
+	if (!cluster || !kds_name) {
+		free(cluster);
+		free(kds_name);
+		return status_set(st, STATUS_INTERNAL, "state: out of memory for the cluster's names");
+	}
+	free(s->cluster);
+	free(s->kds_name);
+	s->cluster = cluster;
+	s->kds_name = kds_name;
+	return STATUS_OK;
+}
+
+enum status_code state_genesis(struct state *s, const Kds__V1__Genesis *in, struct status *st, struct state_result *r)
+{
+	if (s->numbers.revision > 0)
+		return state_refuse(r, STATUS_FAILED_PRECONDITION, NULL, "the cluster %s exists already", s->cluster);
+	s->numbers.last_serial = in->first_serial - 1;
+	s->numbers.min_serial = in->first_serial;
+	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
+	o.value_case = KDS__V1__OBJECT__VALUE_CLUSTER;
+	o.cluster = in->cluster;
+	enum status_code rc = keep_names(s, in->cluster, st);
+	if (rc == STATUS_OK)
+		rc = write_and_answer(s, "cluster", &o, st, r);
+	return rc == STATUS_OK ? state_write_min(s, st) : rc;
+}
+
+enum status_code state_objects_load(struct state *s, struct status *st)
+{
+	Kds__V1__Cluster none = KDS__V1__CLUSTER__INIT;
+	if (s->numbers.revision == 0)
+		return keep_names(s, &none, st);
+	sqlite3_stmt *sql = s->sql[SQL_OBJECT_GET];
+	state_bind_text(sql, 1, "cluster");
+	Kds__V1__Object *o = NULL;
+	if (sqlite3_step(sql) == SQLITE_ROW) {
+		struct slice value = state_column(sql, 2);
+		o = kds__v1__object__unpack(NULL, value.len, value.data);
+	}
+	sqlite3_reset(sql);
+	enum status_code rc;
+	if (o && o->value_case == KDS__V1__OBJECT__VALUE_CLUSTER)
+		rc = keep_names(s, o->cluster, st);
+	else
+		rc = status_set(st, STATUS_DATA_LOSS, "state: the cluster's description is missing or damaged:"
+				" restore this replica");
+	kds__v1__object__free_unpacked(o, NULL);
+	return rc;
+}

@@ -8,11 +8,19 @@
 
 #include "common/base/buffer.h"
 
+#define MESSAGE_MAX_DEPTH 16
+#define MESSAGE_MAX_ELEMENTS 65536
+
 /*
  * Unpacks into the arena (its budget bounds the memory) after walking the wire bytes once: depth at most 16, at most
- * 65,536 elements of one repeated field, no group, UTF-8 valid and without NUL in every string, enum values known,
- * unknown fields skipped without being kept. INVALID_ARGUMENT names the field in `field` (path "object.node.name",
- * truncated to size); RESOURCE_EXHAUSTED: over the budget. The message lives as long as the arena.
+ * 65,536 elements of repeated fields in one message, no group, UTF-8 valid and without NUL in every string, enum values
+ * known, the wire type that the field's type asks for.
+ * A field that is not repeated, and a oneof, may stand there once: protobuf would let the last one win or merge them,
+ * but no encoder writes that, merging costs the square of its input, and two readers may see two messages in it.
+ * Unknown fields are skipped: they cost memory of the budget, but the message that is returned has none.
+ *
+ * INVALID_ARGUMENT names the field in `field` (path "objects[2].node.name", truncated to size; "" where the bytes are
+ * no protobuf at all; NULL is allowed); RESOURCE_EXHAUSTED: over the budget. The message lives as long as the arena.
  */
 enum status_code message_unpack(const ProtobufCMessageDescriptor *type, struct slice wire, struct arena *arena,
 				struct status *st, char *field, size_t field_size,

@@ -7,6 +7,9 @@
  * block, and answers exactly once, now or later, from any thread: by calling the closure it was given with the
  * answer (packed before it returns), or rpc_call_fail(). The input lives until the answer.
  * Answers after the deadline, or for a connection that is gone, are dropped: that is no error.
+ *
+ * A second request with an id that still runs on its connection is dropped: stock req0 sends a request again when it
+ * waits long.
  */
 #ifndef RPC_SERVER_H
 #define RPC_SERVER_H
@@ -21,29 +24,37 @@ struct rpc_call;
 /* Who may call a method. A method of a registered service without a row is refused when it is registered. */
 struct rpc_access {
 	const char *method;  /* "Show" */
-	unsigned allow;      /* bits of enum peer_role */
+	unsigned allow;      /* bits of enum peer_role; PEER_ANYONE: whoever has a certificate, also without a role */
 	unsigned flags;      /* RPC_* below */
 };
 #define RPC_ROUTED 1u    /* offer it to the route first (a write that belongs to the leader) */
 #define RPC_LONG_POLL 2u /* waits for news: counts against max_waiting, not against max_calls */
+#define RPC_ANONYMOUS 4u /* also for peers without a certificate (their identity is NULL) */
 
 struct rpc_server_limits {
 	unsigned max_calls;            /* being answered, in all; one more: RESOURCE_EXHAUSTED */
 	unsigned max_calls_connection; /* of one connection */
 	unsigned max_waiting;          /* long polls, in all */
+	size_t max_request_bytes;      /* of the requests being answered, as they came, in all */
 	size_t max_unpacked;           /* bytes that one request may take unpacked */
+	size_t max_answer;             /* packed; a larger one becomes RESOURCE_EXHAUSTED. What clients take as a frame */
 	unsigned default_timeout_ms;   /* for a request that names none */
 	unsigned max_timeout_ms;
 };
 #define RPC_SERVER_LIMITS_DEFAULT ((struct rpc_server_limits){ .max_calls = 16384, .max_calls_connection = 4096, \
-	.max_waiting = 8192, .max_unpacked = 8 << 20, .default_timeout_ms = 30000, .max_timeout_ms = 600000 })
+	.max_waiting = 8192, .max_request_bytes = 256 << 20, .max_unpacked = 8 << 20, .max_answer = (1 << 20) - 1024, \
+	.default_timeout_ms = 30000, .max_timeout_ms = 600000 })
 
+/* `limits` NULL: the defaults. Starts a thread, which answers calls whose deadline passes. */
 enum status_code rpc_server_new(const struct rpc_server_limits *limits, struct status *st,
 				struct rpc_server **ret_server) MUST_CHECK;
-/* After every listener that feeds it was stopped and every call answered. NULL is allowed. */
+/* After every listener that feeds it was stopped; waits for calls that are not answered yet. NULL is allowed. */
 void rpc_server_free(struct rpc_server *s);
 
-/* Before the first listener starts. `service` and `table` are borrowed. INTERNAL: a method has no row or no function. */
+/*
+ * Before the first listener starts. `service` is borrowed. INTERNAL: a method has no row or no function, or a row no
+ * method.
+ */
 enum status_code rpc_server_add(struct rpc_server *s, ProtobufCService *service, const struct rpc_access *table,
 				size_t n, struct status *st) MUST_CHECK;
 
@@ -63,24 +74,26 @@ struct conn_handlers rpc_server_handlers(struct rpc_server *s);
 /* Answers with an error. OK is not allowed. */
 void rpc_call_fail(struct rpc_call *call, enum status_code code, const char *format, ...) PRINTF_LIKE(3, 4);
 void rpc_call_fail_status(struct rpc_call *call, const struct status *st);
-/* INVALID_ARGUMENT that names the field ("object.node.name"). */
+/* INVALID_ARGUMENT that names the field ("object.node.name"), also in front of the message. */
 void rpc_call_fail_field(struct rpc_call *call, const char *field, const char *format, ...) PRINTF_LIKE(3, 4);
 /* Answers with an already packed Response payload, or an error, as another server gave it. */
 void rpc_call_relay(struct rpc_call *call, enum status_code code, const char *message, struct slice payload);
+/* The same for an error that may name a field ("": it does not), as struct rpc_result has it. */
+void rpc_call_relay_error(struct rpc_call *call, const struct status *st, const char *field);
 
 /* The caller: the peer's own identity, or whom a replica forwards for. Borrowed until the answer; never NULL
  * except for a listener that serves anonymous peers. */
 const struct identity *rpc_call_identity(const struct rpc_call *call);
 /* Monotonic ms (clock.h). */
 uint64_t rpc_call_deadline(const struct rpc_call *call);
-/* Nobody waits any more: deadline passed or connection gone. A handler with work ahead asks first. */
+/* Nobody waits any more: deadline passed or connection gone. A handler with work ahead asks first. Any thread. */
 bool rpc_call_expired(const struct rpc_call *call);
 /* Empty when the caller sent none. Borrowed until the answer. */
 struct slice rpc_call_request_id(const struct rpc_call *call);
 const char *rpc_call_trace_id(const struct rpc_call *call);
 /* Bytes that live until the answer; NULL: over max_unpacked. */
 void *rpc_call_alloc(struct rpc_call *call, size_t size) MUST_CHECK;
-/* The input and the answer hold a secret: wipe both when done. */
+/* The input and the answer hold a secret: wipe both when done. Before the answer. */
 void rpc_call_secret(struct rpc_call *call);
 
 struct rpc_server_stats {

@@ -1,0 +1,373 @@
+#include "common/rpc/server_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/secret.h"
+#include "common/rpc/message.h"
+
+/*
+ * Answers
+ */
+
+static struct slice text(const char *s)
+{
+	return (struct slice){ .data = s, .len = strlen(s) };
+}
+
+/* A header as it came, the envelope's head, the payload: copied once, into the connection's output. */
+static void send_response(struct conn *conn, const uint8_t *header, size_t header_len,
+			  const struct response_envelope *response)
+{
+	uint8_t head[RESPONSE_HEAD_MAX];
+	struct slice parts[] = {
+		{ .data = header, .len = header_len },
+		{ .data = head, .len = response_pack_head(response, head) },
+		response->payload,
+	};
+	/* A peer that reads too slowly loses its connection; one that is gone needs no answer. */
+	if (conn_send(conn, parts, 3) == STATUS_RESOURCE_EXHAUSTED)
+		log_debug("answers pile up, closing connection peer=%s", conn_peer_address(conn));
+}
+
+static void send_error(struct conn *conn, const uint8_t *header, size_t header_len, const struct status *st,
+		       const char *field)
+{
+	struct response_envelope response = {
+		.code = st->code,
+		.message = text(st->message),
+		.field = text(field),
+	};
+	send_response(conn, header, header_len, &response);
+}
+
+void call_unref(struct rpc_call *call)
+{
+	if (atomic_fetch_sub(&call->refs, 1) > 1)
+		return;
+	identity_unref(call->forwarded);
+	session_unref(call->session);
+	if (call->secret)
+		arena_wipe(call->arena);
+	else
+		arena_free(call->arena);
+}
+
+void call_expire(struct rpc_call *call)
+{
+	struct status st;
+	(void)status_set(&st, STATUS_DEADLINE_EXCEEDED, "%s: not done in the time that the caller gave", call->method->name);
+	send_error(call->session->conn, call->header, call->header_len, &st, "");
+	call_unref(call);
+}
+
+/* Every answer ends here: the handler's reference goes. */
+static void answer(struct rpc_call *call, const struct response_envelope *response)
+{
+	if (server_finish(call->server, call, response->code != STATUS_OK))
+		send_response(call->session->conn, call->header, call->header_len, response);
+	call_unref(call);
+}
+
+static void answer_error(struct rpc_call *call, const struct status *st, const char *field)
+{
+	struct response_envelope response = {
+		/* An error without a code would look like success without an answer. */
+		.code = st->code == STATUS_OK ? STATUS_INTERNAL : st->code,
+		.message = text(st->message),
+		.field = text(field),
+	};
+	answer(call, &response);
+}
+
+/* The closure that handlers get. */
+static void answer_message(const ProtobufCMessage *message, void *closure_data)
+{
+	struct rpc_call *call = closure_data;
+	if (!message || message->descriptor != call->method->descriptor->output) {
+		rpc_call_fail(call, STATUS_INTERNAL, "%s: the server has no answer", call->method->name);
+		return;
+	}
+	size_t size = protobuf_c_message_get_packed_size(message);
+	if (size > call->server->limits.max_answer) {
+		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED,
+			      "%s: the answer takes %zu bytes, more than the %zu of a message; ask for less at once",
+			      call->method->name, size, call->server->limits.max_answer);
+		return;
+	}
+	uint8_t small[2048];
+	uint8_t *packed = size <= sizeof small ? small : malloc(size);
+	if (!packed) {
+		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s: out of memory; try again later", call->method->name);
+		return;
+	}
+	struct response_envelope response = {
+		.code = STATUS_OK,
+		.payload = { .data = packed, .len = protobuf_c_message_pack(message, packed) },
+	};
+	bool secret = call->secret;
+	answer(call, &response);
+	if (secret)
+		secret_wipe(packed, size);
+	if (packed != small)
+		free(packed);
+}
+
+void rpc_call_fail(struct rpc_call *call, enum status_code code, const char *format, ...)
+{
+	struct status st;
+	va_list ap;
+	va_start(ap, format);
+	(void)status_vset(&st, code, format, ap);
+	va_end(ap);
+	answer_error(call, &st, "");
+}
+
+void rpc_call_fail_status(struct rpc_call *call, const struct status *st)
+{
+	answer_error(call, st, "");
+}
+
+void rpc_call_fail_field(struct rpc_call *call, const char *field, const char *format, ...)
+{
+	struct status st;
+	va_list ap;
+	va_start(ap, format);
+	(void)status_vset(&st, STATUS_INVALID_ARGUMENT, format, ap);
+	va_end(ap);
+	(void)status_prefix(&st, "%s", field);
+	answer_error(call, &st, field);
+}
+
+void rpc_call_relay(struct rpc_call *call, enum status_code code, const char *message, struct slice payload)
+{
+	struct response_envelope response = { .code = code };
+	if (code == STATUS_OK)
+		response.payload = payload;
+	else
+		response.message = text(message);
+	answer(call, &response);
+}
+
+void rpc_call_relay_error(struct rpc_call *call, const struct status *st, const char *field)
+{
+	answer_error(call, st, field);
+}
+
+/*
+ * Who calls, and may it
+ */
+
+static bool may_call(const struct method *method, const struct identity *id)
+{
+	if (!id)
+		return method->flags & RPC_ANONYMOUS;
+	return method->allow == PEER_ANYONE || id->roles & method->allow;
+}
+
+static enum status_code refuse_caller(const struct method *method, const struct identity *id, struct status *st)
+{
+	char for_whom[64], who[64];
+	const char *allowed = method->allow == PEER_ANYONE
+				  ? "whoever has a certificate"
+				  : peer_roles_describe(method->allow & ~(unsigned)PEER_SELF, for_whom, sizeof for_whom);
+	if (!id)
+		return status_set(st, STATUS_PERMISSION_DENIED, "%s is for: %s; you have shown no certificate", method->name,
+				  allowed);
+	return status_set(st, STATUS_PERMISSION_DENIED, "%s is for: %s; you are: %s %s", method->name, allowed,
+			  peer_roles_describe(id->roles, who, sizeof who), id->common_name);
+}
+
+/*
+ * The identity that the call counts as: the peer's own, or whom it forwards for (then *ret_forwarded is a reference).
+ * PERMISSION_DENIED: it may not.
+ */
+static enum status_code check_caller(const struct method *method, const struct identity *peer,
+				     const struct request_envelope *request, struct status *st,
+				     struct identity **ret_forwarded)
+{
+	if (!request->forwarded)
+		return may_call(method, peer) ? STATUS_OK : refuse_caller(method, peer, st);
+	if (!peer || !(peer->roles & PEER_SERIAL))
+		return status_set(st, STATUS_PERMISSION_DENIED,
+				  "request envelope: on_behalf_of is for: serial; call in your own name");
+	struct identity *forwarded;
+	enum status_code rc = caller_parse(request->on_behalf_of, st, &forwarded);
+	if (rc != STATUS_OK)
+		return rc;
+	if (!may_call(method, forwarded)) {
+		rc = refuse_caller(method, forwarded, st);
+		identity_unref(forwarded);
+		return rc;
+	}
+	*ret_forwarded = forwarded;
+	return STATUS_OK;
+}
+
+/*
+ * Requests
+ */
+
+static void *copy(struct arena *arena, struct slice bytes)
+{
+	uint8_t *p = arena_alloc(arena, bytes.len + 1);
+	if (!p)
+		return NULL;
+	if (bytes.len > 0)
+		memcpy(p, bytes.data, bytes.len);
+	p[bytes.len] = '\0';
+	return p;
+}
+
+static uint64_t deadline_of(const struct rpc_server_limits *limits, uint32_t timeout_ms)
+{
+	if (timeout_ms == 0)
+		timeout_ms = limits->default_timeout_ms;
+	if (timeout_ms > limits->max_timeout_ms)
+		timeout_ms = limits->max_timeout_ms;
+	return clock_monotonic_ms() + timeout_ms;
+}
+
+/* NULL: no memory; nothing was taken. */
+static struct rpc_call *call_new(struct rpc_server *s, struct session *session, const struct method *method,
+				 struct slice frame, size_t header_len, const struct request_envelope *request)
+{
+	/* What the call itself takes is not the message's to spend. */
+	struct arena *arena = arena_new(s->limits.max_unpacked + sizeof(struct rpc_call) + 256);
+	if (!arena)
+		return NULL;
+	struct rpc_call *call = arena_alloc(arena, sizeof *call);
+	char *trace_id = copy(arena, request->trace_id);
+	void *request_id = copy(arena, request->request_id);
+	if (!call || !trace_id || !request_id) {
+		arena_free(arena);
+		return NULL;
+	}
+	*call = (struct rpc_call){
+		.server = s,
+		.session = session,
+		.method = method,
+		.identity = conn_identity(session->conn),
+		.arena = arena,
+		.deadline = deadline_of(&s->limits, request->timeout_ms),
+		.request_bytes = frame.len,
+		.request_id = { .data = request_id, .len = request->request_id.len },
+		.trace_id = trace_id,
+		.header_len = header_len,
+	};
+	memcpy(call->header, frame.data, header_len);
+	atomic_init(&call->refs, 1);
+	atomic_init(&call->expired, false);
+	atomic_fetch_add(&session->refs, 1);
+	return call;
+}
+
+/* From an admitted call to its handler. Whoever it reaches answers. */
+static void run(struct rpc_call *call, struct slice payload)
+{
+	struct rpc_server *s = call->server;
+	const struct method *method = call->method;
+	if (method->flags & RPC_ROUTED && s->route) {
+		struct slice kept = { .data = copy(call->arena, payload), .len = payload.len };
+		if (!kept.data) {
+			rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s: takes too much memory; send less at once",
+				      method->name);
+			return;
+		}
+		if (s->route(s->route_arg, call, method->name, kept))
+			return;
+	}
+	struct status st;
+	char field[128] = "";
+	const ProtobufCMessage *input;
+	if (message_unpack(method->descriptor->input, payload, call->arena, &st, field, sizeof field, &input) != STATUS_OK) {
+		answer_error(call, &st, field);
+		return;
+	}
+	method->service->invoke(method->service, method->index, input, answer_message, call);
+}
+
+void call_receive(struct rpc_server *s, struct session *session, struct slice frame, size_t header_len)
+{
+	const uint8_t *header = frame.data;
+	struct slice body = { .data = header + header_len, .len = frame.len - header_len };
+	struct request_envelope request;
+	struct identity *forwarded = NULL;
+	struct rpc_call *call = NULL;
+	struct status st;
+	enum status_code rc = request_parse(body, &st, &request);
+	if (rc != STATUS_OK)
+		goto out;
+	const struct method *method = server_find(s, request.method);
+	if (!method) {
+		rc = status_set(&st, STATUS_UNIMPLEMENTED, "this server has no method \"%.*s\"", (int)request.method.len,
+				(const char *)request.method.data);
+		goto out;
+	}
+	rc = check_caller(method, conn_identity(session->conn), &request, &st, &forwarded);
+	if (rc != STATUS_OK)
+		goto out;
+	call = call_new(s, session, method, frame, header_len, &request);
+	if (!call) {
+		rc = status_set(&st, STATUS_RESOURCE_EXHAUSTED, "%s: out of memory; try again later", method->name);
+		goto out;
+	}
+	if (forwarded) {
+		call->identity = call->forwarded = forwarded;
+		forwarded = NULL;
+	}
+	rc = server_admit(s, call, &st);
+out:
+	identity_unref(forwarded);
+	if (rc == STATUS_OK) {
+		run(call, request.payload);
+		return;
+	}
+	if (call)
+		call_unref(call);
+	if (rc == STATUS_ALREADY_EXISTS)
+		return; /* sent again while it still runs */
+	server_count_refused(s);
+	send_error(session->conn, header, header_len, &st, "");
+}
+
+/*
+ * What handlers ask
+ */
+
+const struct identity *rpc_call_identity(const struct rpc_call *call)
+{
+	return call->identity;
+}
+
+uint64_t rpc_call_deadline(const struct rpc_call *call)
+{
+	return call->deadline;
+}
+
+bool rpc_call_expired(const struct rpc_call *call)
+{
+	return atomic_load(&call->expired) || clock_monotonic_ms() >= call->deadline;
+}
+
+struct slice rpc_call_request_id(const struct rpc_call *call)
+{
+	return call->request_id;
+}
+
+const char *rpc_call_trace_id(const struct rpc_call *call)
+{
+	return call->trace_id;
+}
+
+void *rpc_call_alloc(struct rpc_call *call, size_t size)
+{
+	return arena_alloc(call->arena, size);
+}
+
+void rpc_call_secret(struct rpc_call *call)
+{
+	call->secret = true;
+}

@@ -301,16 +301,12 @@ lose_leader() {
 	serial=$(serial_of "$dir/node1/node.crt")
 	[ "$serial" -gt "$before" ] || fail "serial $serial was issued again ($before is the highest issued)"
 	say leader "$leader (process $pid) killed with SIGKILL; the next certificate came all the same: serial $serial, never seen before"
-	wait_for_end "$pid"
+	while pid_of "$leader" >/dev/null; do
+		sleep 0.1
+	done
 	start "$leader"
 	wait_until "$leader catches up" kds-cli cluster health
 	say "" "$leader restarted and caught up"
-}
-
-wait_for_end() {
-	while kill -0 "$1" 2>/dev/null; do
-		sleep 0.1
-	done
 }
 
 main_job() {

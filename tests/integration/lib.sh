@@ -41,6 +41,9 @@ clean_up() {
 	local status=$? name
 	trap - EXIT
 	set +e
+	if declare -F also_clean_up >/dev/null; then
+		also_clean_up # a script's own
+	fi
 	for name in "${!pid_of[@]}"; do
 		kill -TERM "${pid_of[$name]}" 2>/dev/null
 	done

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# 2,000 idle TLS connections to each daemon: it answers on; what one of them costs.
+# ctest: serial timeout=600
+. "$(dirname "$0")/../integration/lib.sh"
+count=${KDS_TEST_COUNT:-2000}
+ulimit -n $((count + 500)) || skip "needs $((count + 500)) file descriptors"
+cluster_up 3
+make_node node1.example.com urn:example:prjA
+while read -r name address; do
+	say "$name at $address"
+	"$tests/idle" "${pid_of[$name]}" "$address" "$net" "$count" "$cluster/admin/infra-ca.crt" \
+		"$work/node1.example.com/node.crt" "$work/node1.example.com/node.key" || fail "$name did not stand it"
+done <<END
+serial1 $net.1:7400
+ca1 $net.101:7410
+keydist1 $net.102:7420
+END
+wait_healthy

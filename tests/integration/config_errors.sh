@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# What is wrong with a configuration is said in the first line, with what to do; --check-config finds the same, changes nothing.
+. "$(dirname "$0")/lib.sh"
+cluster_init 1
+
+# Runs a daemon that must not start, both ways: broken NAME REGEX [both|start]. The message must match.
+# "start": only a real start can know (a port in use).
+broken() {
+	local name=$1 regex=$2 how=${3:-both} program mode status first
+	program=$(program_of "$name")
+	for mode in --check-config ""; do
+		[ "$how" = both ] || [ -z "$mode" ] || continue
+		status=0
+		timeout 20 "$program" --config "$(config_of "$name")" ${mode:+$mode} >"$work/out" 2>"$work/err" || status=$?
+		if [ $status -ne 1 ] && [ $status -ne 2 ]; then
+			fail "$program $mode: expected exit 1 or 2 for '$regex', got $status: $(tail -n 2 "$work/err")"
+		fi
+		first=$(grep -E ' error |kds-[a-z]+: ' "$work/err" | head -n 1)
+		assert_match "the first complaint of $program $mode" "$regex" "$first"
+		assert_eq "complaints of $program $mode" 1 "$(grep -c -E ' error ' "$work/err" || true)"
+	done
+}
+
+# Changes a configuration for one check: edited NAME SED REGEX [how].
+edited() {
+	local file
+	file=$(config_of "$1")
+	cp "$file" "$work/saved"
+	sed -i -E "$2" "$file"
+	! cmp -s "$file" "$work/saved" || fail "the edit '$2' changed nothing in $file"
+	broken "$1" "$3" "${4:-both}"
+	cp "$work/saved" "$file"
+}
+
+for name in serial1 ca1 keydist1; do
+	expect 0 "$(program_of $name)" --config "$(config_of $name)" --check-config
+	expect 2 "$(program_of $name)"
+	expect 2 "$(program_of $name)" --config "$(config_of $name)" --no-such-option
+	expect 0 "$(program_of $name)" --help
+	expect 0 "$(program_of $name)" --version
+
+	say "$name: values"
+	conf=kds-${name%1}.conf
+	edited $name 's/^cluster = .*//' "cluster.*(not set|missing|required)|$conf.*cluster"
+	edited $name 's/^listen = .*/listen = 7400/' "$conf.*listen|listen"
+	edited $name 's/^listen = .*/listen = "nonsense:port"/' "listen"
+	edited $name 's/^name = .*/name = "another1"/' "another1"
+	edited $name 's/^kds-name = .*/no-such-option = 1/' "$conf:[0-9]+.*no-such-option"
+	edited $name 's/^certificate = .*/certificate = "missing.crt"/' "missing.crt"
+	edited $name 's/^key = .*/key = "missing.key"/' "missing.key"
+	edited $name 's/^ca = .*/ca = "service.key"/' "service.key"
+
+	say "$name: files"
+	chmod 644 "$cluster/$name/service.key"
+	broken $name "service.key.*(others|0?600)"
+	chmod 600 "$cluster/$name/service.key"
+	cp "$cluster/$name/service.key" "$work/service.key"
+	openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt >"$cluster/$name/service.key"
+	broken $name "service.(key|crt).*(belong|match)"
+	cp "$work/service.key" "$cluster/$name/service.key"
+	mv "$cluster/$name/infra-ca.crt" "$work/"
+	broken $name "infra-ca.crt"
+	mv "$work/infra-ca.crt" "$cluster/$name/"
+done
+status=0
+kds-ca --config /nonexistent.conf >"$work/out" 2>"$work/err" || status=$?
+[ $status -eq 1 ] || [ $status -eq 2 ] || fail "a configuration that is not there: exit $status"
+assert_match "a configuration that is not there" "/nonexistent.conf" "$(<"$work/err")"
+
+say "sealing keys"
+for name in ca1 keydist1; do
+	seal=$cluster/$name/${name%1}.seal
+	cp -p "$seal" "$work/seal"
+	chmod 640 "$seal"
+	broken $name "seal.*(others|0?600)"
+	echo nonsense >"$seal"
+	chmod 600 "$seal"
+	broken $name "seal"
+	rm "$seal"
+	broken $name "seal"
+	cp -p "$work/seal" "$seal"
+done
+expect 0 "$bin/kds-ca" --config "$(config_of ca1)" --check-config
+[ -z "$(ls -A "$cluster/serial1/data")" ] || fail "--check-config made files: $(ls "$cluster/serial1/data")"
+
+say "the state of another cluster, or of another replica"
+start serial1
+wait_for "$patience" "a leader" has_leader
+stop serial1
+edited serial1 's/^cluster-id = .*/cluster-id = "00000000-0000-4000-8000-000000000000"/' "(cluster|replica.db)"
+broken_id() {
+	sed -i -E 's/^id = 1/id = 2/; s/^\tid = 1/\tid = 2/' "$(config_of serial1)"
+}
+cp "$(config_of serial1)" "$work/conf"
+broken_id
+broken serial1 "(replica|id)"
+cp "$work/conf" "$(config_of serial1)"
+cp "$cluster/serial1/data/replica.db" "$work/replica.db"
+printf 'this is no database, it is text that somebody put here by mistake' >"$cluster/serial1/data/replica.db"
+rm -f "$cluster"/serial1/data/replica.db-*
+broken serial1 "replica.db|database"
+cp "$work/replica.db" "$cluster/serial1/data/replica.db"
+expect 0 kds-serial --config "$(config_of serial1)" --check-config
+
+say "a port in use; a second process on the same data"
+start serial1
+wait_for "$patience" "a leader" has_leader
+broken serial1 "(in use|locked|another process|runs already)" start
+sed -i -E "s/^listen = .*/listen = \"$net.1:7400\"/" "$(config_of ca1)"
+broken ca1 "$net.1:7400.*in use" start
+sed -i -E "s/^listen = .*/listen = \"$net.101:7410\"/" "$(config_of ca1)"
+
+say "a sealing key of another cluster: said at once, no key of the cluster is replaced"
+start ca1 keydist1
+wait_healthy
+stop ca1
+cp -p "$cluster/ca1/ca.seal" "$work/seal"
+expect 0 kds-cli init --cluster other.example.com --kds-name key.other.example.com --dir "$work/other"
+cp "$work/other/ca1/ca.seal" "$cluster/ca1/ca.seal"
+broken ca1 "(seal|key id)" start
+cp -p "$work/seal" "$cluster/ca1/ca.seal"
+start ca1
+wait_healthy

@@ -25,6 +25,7 @@ enum peer_role {
 
 #define IDENTITY_KEY_ID_MAX 32
 #define IDENTITY_SERIAL_MAX 20 /* RFC 5280 §4.1.2.2 */
+#define IDENTITY_ANCHOR_SIZE 32
 
 struct identity {
 	unsigned roles;      /* bits of enum peer_role; 0: nobody in particular */
@@ -39,7 +40,8 @@ struct identity {
 	size_t issuer_key_id_len;
 	uint8_t serial[IDENTITY_SERIAL_MAX]; /* big-endian, no leading zero byte */
 	size_t serial_len;
-	int64_t not_after;  /* Unix seconds */
+	int64_t not_after;  /* Unix seconds; of the chain's shortest */
+	uint8_t anchor[IDENTITY_ANCHOR_SIZE]; /* SHA-256 of the CA certificate that vouches for it; for trust_recheck() */
 	uint8_t *spki;      /* DER SubjectPublicKeyInfo of the certificate's key */
 	size_t spki_len;
 };

@@ -43,6 +43,15 @@ enum trust_purpose { TRUST_CLIENT, TRUST_SERVER };
 enum status_code trust_verify(struct trust *t, const gnutls_datum_t *chain, unsigned n, enum trust_purpose purpose,
 			      struct status *st, struct identity **ret_identity) MUST_CHECK;
 
+/*
+ * The same for a handshake: on failure also the alert (RFC 8446 §6.2) that tells the peer why. A chain that was
+ * verified before is remembered, so that a peer that comes back costs a hash instead of the signature checks.
+ */
+enum status_code trust_verify_handshake(struct trust *t, const gnutls_datum_t *chain, unsigned n,
+					enum trust_purpose purpose, struct status *st,
+					gnutls_alert_description_t *ret_alert,
+					struct identity **ret_identity) MUST_CHECK;
+
 /* Is an identity that was verified before still good (expiry, issuer, min_serial, removed services)? Cheap. */
 enum status_code trust_recheck(struct trust *t, const struct identity *id, struct status *st) MUST_CHECK;
 

@@ -1,0 +1,364 @@
+/*
+ * The callbacks of one connection: what the stream brings goes through TLS into frames for the handlers, and what they send
+ * goes back out. One read and one write are under way at most; while a write is, frames gather, and leave together
+ * in full records when it is done.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/net/conn_internal.h"
+
+/* A read starts with little memory, so that idle connections cost little, and grows while it comes back full. */
+#define READ_MIN 2048
+#define READ_MAX 65536
+/* What one write takes: four full records. */
+#define WRITE_MAX 65536
+
+#define SP_HELLO_SIZE 8
+#define FRAME_HEAD_SIZE 8
+
+static uint64_t get_u64(const uint8_t *p)
+{
+	uint64_t v = 0;
+	for (int i = 0; i < 8; i++)
+		v = v << 8 | p[i];
+	return v;
+}
+
+size_t conn_output(const struct conn *c)
+{
+	return c->out.len - c->out_used + c->cipher.len + c->flight.len - c->flight_used;
+}
+
+/* Timer */
+
+void conn_set_deadline(struct conn *c, unsigned ms)
+{
+	uint64_t now = clock_monotonic_ms();
+	c->deadline_ms = now + ms;
+	if (!c->timer_pending) {
+		c->timer_pending = true;
+		c->timer_at_ms = c->deadline_ms;
+		c->busy++;
+		nng_sleep_aio((nng_duration)ms, c->timer);
+	} else if (c->timer_at_ms > c->deadline_ms) {
+		nng_aio_abort(c->timer, NNG_ECANCELED); /* calls back, and so starts anew */
+	}
+}
+
+static void timed_out(struct conn *c)
+{
+	if (c->write_failed) {
+		conn_blame(c, STATUS_UNAVAILABLE, "the connection broke");
+		conn_kill(c);
+		return;
+	}
+	if (c->state == CONN_UP) {
+		conn_blame(c, STATUS_OK, "idle for %u ms", c->limits.idle_ms);
+		conn_finish(c);
+		return;
+	}
+	if (c->state == CONN_CONNECTING)
+		conn_blame(c, STATUS_UNAVAILABLE, "no connection within %u ms; is the server running?",
+			   c->limits.handshake_ms);
+	else
+		conn_blame(c, STATUS_UNAVAILABLE, "no TLS and SP handshake within %u ms", c->limits.handshake_ms);
+	conn_kill(c);
+}
+
+void conn_on_timer(void *conn)
+{
+	struct conn *c = conn;
+	pthread_mutex_lock(&c->mutex);
+	c->timer_pending = false;
+	/* Bytes move this deadline without touching the timer: it asks here when it runs out. */
+	if (c->state == CONN_UP && !c->write_failed)
+		c->deadline_ms = c->limits.idle_ms ? c->heard_ms + c->limits.idle_ms : 0;
+	uint64_t now = clock_monotonic_ms();
+	if (c->state != CONN_DEAD && c->deadline_ms != 0) {
+		if (c->deadline_ms <= now)
+			timed_out(c);
+		else
+			conn_set_deadline(c, (unsigned)(c->deadline_ms - now));
+	}
+	conn_leave(c);
+}
+
+/* Out */
+
+/* Nothing is left to send: an idle connection keeps no output buffers. One under load, as its reads show, does. */
+static void release_output(struct conn *c)
+{
+	if (c->in.cap > READ_MIN)
+		return;
+	buffer_wipe(&c->out);
+	buffer_free(&c->cipher);
+	buffer_free(&c->flight);
+}
+
+static void write_flight(struct conn *c)
+{
+	nng_iov iov = { .iov_buf = c->flight.data + c->flight_used, .iov_len = c->flight.len - c->flight_used };
+	int rv = nng_aio_set_iov(c->writing, 1, &iov);
+	if (rv != 0) { /* one element always fits */
+		conn_blame(c, STATUS_INTERNAL, "write: %s", nng_strerror(rv));
+		conn_kill(c);
+		return;
+	}
+	nng_aio_set_timeout(c->writing, (nng_duration)c->limits.write_ms);
+	c->write_pending = true;
+	c->busy++;
+	nng_stream_send(c->stream, c->writing);
+}
+
+void conn_write_more(struct conn *c)
+{
+	if (c->write_pending || c->write_failed || c->state == CONN_DEAD || c->state == CONN_CONNECTING)
+		return;
+	if (!conn_tls_encrypt(c, WRITE_MAX))
+		return;
+	if (c->state == CONN_CLOSING && c->out_used == c->out.len && !c->last_alert)
+		conn_tls_bye(c);
+	if (c->cipher.len == 0)
+		return;
+	struct buffer empty = c->flight;
+	c->flight = c->cipher;
+	c->flight_used = 0;
+	c->cipher = empty;
+	c->cipher.len = 0;
+	write_flight(c);
+}
+
+static void read_more(struct conn *c);
+
+static void write_done(struct conn *c, int rv)
+{
+	if (rv == NNG_ETIMEDOUT) {
+		conn_blame(c, STATUS_UNAVAILABLE, "the peer has not read for %u ms", c->limits.write_ms);
+		conn_kill(c);
+	} else if (rv != 0) {
+		/* The peer is gone, and may have said why: reading tells, now or when the system notices. */
+		c->write_failed = true;
+		conn_set_deadline(c, CONN_LINGER_MS);
+	} else {
+		c->flight_used += nng_aio_count(c->writing);
+		if (c->flight_used < c->flight.len) {
+			write_flight(c);
+			return;
+		}
+		c->flight.len = c->flight_used = 0;
+		if (!c->dispatching)
+			conn_write_more(c);
+		if (!c->write_pending && conn_output(c) == 0 && !c->dispatching)
+			release_output(c);
+	}
+	if (!c->dispatching)
+		read_more(c);
+}
+
+void conn_on_write(void *conn)
+{
+	struct conn *c = conn;
+	pthread_mutex_lock(&c->mutex);
+	c->write_pending = false;
+	if (c->state != CONN_DEAD)
+		write_done(c, nng_aio_result(c->writing));
+	conn_leave(c);
+}
+
+/* In */
+
+/* `got` of the last read tells what the next may bring. Nothing of it is left. */
+static bool size_input(struct conn *c, size_t got)
+{
+	size_t cap = c->in.cap;
+	if (cap == 0)
+		cap = READ_MIN;
+	else if (got == cap && cap < READ_MAX)
+		cap *= 4;
+	while (cap > READ_MIN && got < cap / 4)
+		cap /= 2;
+	if (cap > READ_MAX)
+		cap = READ_MAX;
+	if (cap != c->in.cap) {
+		uint8_t *data = malloc(cap);
+		if (data) {
+			free(c->in.data);
+			c->in.data = data;
+			c->in.cap = cap;
+		}
+	}
+	c->in.len = c->in.used = 0;
+	return c->in.data != NULL;
+}
+
+/*
+ * A server whose answers the peer does not read takes no more requests until it does. A client reads in any case: were both
+ * ends to wait for each other, neither would ever go on.
+ */
+static bool must_wait_for_peer(const struct conn *c)
+{
+	return c->self == SP_REP && c->state == CONN_UP && !c->write_failed &&
+	       conn_output(c) > c->limits.max_output / 2;
+}
+
+static void read_more(struct conn *c)
+{
+	if (c->read_pending || c->dispatching || c->state == CONN_DEAD || must_wait_for_peer(c))
+		return;
+	int rv = size_input(c, c->in.len) ? 0 : NNG_ENOMEM;
+	nng_iov iov = { .iov_buf = c->in.data, .iov_len = c->in.cap };
+	if (rv == 0)
+		rv = nng_aio_set_iov(c->reading, 1, &iov);
+	if (rv != 0) {
+		conn_blame(c, STATUS_RESOURCE_EXHAUSTED, "read: %s", nng_strerror(rv));
+		conn_kill(c);
+		return;
+	}
+	/* Draining takes what is there; should the system have it otherwise, this must end all the same. */
+	nng_aio_set_timeout(c->reading, c->draining ? CONN_LINGER_MS : NNG_DURATION_INFINITE);
+	c->read_pending = true;
+	c->busy++;
+	nng_stream_recv(c->stream, c->reading);
+}
+
+static void read_failed(struct conn *c, int rv)
+{
+	/* On a reset NNG reports the hang-up before it has read what came ahead of it: an alert that says why, say. */
+	if (!c->draining && c->state != CONN_CLOSING) {
+		c->draining = true;
+		read_more(c);
+		return;
+	}
+	if (c->state == CONN_UP)
+		conn_blame(c, STATUS_UNAVAILABLE, "the connection broke: %s", nng_strerror(rv));
+	else
+		conn_blame(c, STATUS_UNAVAILABLE, "hung up in the handshake (%s); is this the right port?",
+			   nng_strerror(rv));
+	conn_kill(c);
+}
+
+/* Queues our half of the SP handshake: 00 'S' 'P' 00, protocol, reserved. */
+static bool say_hello(struct conn *c)
+{
+	const uint8_t hello[SP_HELLO_SIZE] = { 0, 'S', 'P', 0, 0, (uint8_t)c->self, 0, 0 };
+	if (buffer_append(&c->out, hello, sizeof hello))
+		return true;
+	conn_blame(c, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+	conn_kill(c);
+	return false;
+}
+
+/* True: the connection came up. */
+static bool take_hello(struct conn *c)
+{
+	/* REQ and REP, PUSH and PULL differ in the last bit. */
+	const uint8_t expected[SP_HELLO_SIZE] = { 0, 'S', 'P', 0, 0, (uint8_t)(c->self ^ 1), 0, 0 };
+	if (c->plain.len < sizeof expected)
+		return false;
+	if (memcmp(c->plain.data, expected, sizeof expected) != 0) {
+		conn_blame(c, STATUS_UNAVAILABLE, "the peer speaks another protocol than SP 0x%02x; is this the right port?",
+			   (unsigned)(c->self ^ 1));
+		conn_finish(c);
+		return false;
+	}
+	buffer_consume(&c->plain, sizeof expected);
+	c->state = CONN_UP;
+	c->was_up = true;
+	if (c->limits.idle_ms)
+		conn_set_deadline(c, c->limits.idle_ms);
+	else
+		c->deadline_ms = 0; /* the timer finds that there is nothing to do */
+	return true;
+}
+
+/* Gives frames to the handlers, without the mutex: they may send and close, and other threads too. */
+static void dispatch(struct conn *c, bool came_up)
+{
+	size_t used = 0;
+	uint64_t refused = 0;
+	c->dispatching = true;
+	pthread_mutex_unlock(&c->mutex);
+	if (came_up && c->handlers.up)
+		c->handlers.up(c->handlers.arg, c);
+	while (c->plain.len - used >= FRAME_HEAD_SIZE && !atomic_load_explicit(&c->stopped, memory_order_relaxed)) {
+		uint64_t len = get_u64(c->plain.data + used);
+		if (len > c->limits.max_frame) {
+			refused = len;
+			break;
+		}
+		if (c->plain.len - used - FRAME_HEAD_SIZE < len)
+			break;
+		if (c->handlers.frame)
+			c->handlers.frame(c->handlers.arg, c, c->plain.data + used + FRAME_HEAD_SIZE, (size_t)len);
+		used += FRAME_HEAD_SIZE + (size_t)len;
+	}
+	pthread_mutex_lock(&c->mutex);
+	c->dispatching = false;
+	buffer_consume(&c->plain, used);
+	if (c->plain.len == 0 && c->in.cap == READ_MIN)
+		buffer_wipe(&c->plain);
+	if (refused) {
+		conn_blame(c, STATUS_RESOURCE_EXHAUSTED, "a frame of %llu bytes; at most %zu are taken",
+			   (unsigned long long)refused, c->limits.max_frame);
+		conn_finish(c);
+	}
+}
+
+static void take_input(struct conn *c)
+{
+	enum tls_progress progress = TLS_DONE;
+	bool came_up = false;
+	if (c->state == CONN_HANDSHAKE) {
+		progress = conn_tls_handshake(c);
+		if (progress == TLS_DONE) {
+			c->state = CONN_HELLO;
+			if (!say_hello(c))
+				return;
+		}
+	}
+	if (c->state == CONN_HELLO || c->state == CONN_UP)
+		progress = conn_tls_decrypt(c);
+	if (c->state == CONN_HELLO)
+		came_up = take_hello(c);
+	if (came_up || (c->plain.len >= FRAME_HEAD_SIZE && c->was_up))
+		dispatch(c, came_up);
+	if (progress == TLS_CLOSED) {
+		/* It has said all it will and waits for nothing: no reason to linger. */
+		conn_blame(c, STATUS_OK, "closed by the peer");
+		conn_kill(c);
+	}
+}
+
+void conn_on_read(void *conn)
+{
+	struct conn *c = conn;
+	pthread_mutex_lock(&c->mutex);
+	c->read_pending = false;
+	int rv = nng_aio_result(c->reading);
+	if (c->state == CONN_DEAD) {
+		/* too late */
+	} else if (rv != 0) {
+		read_failed(c, rv);
+	} else {
+		c->in.len = nng_aio_count(c->reading);
+		if (c->limits.idle_ms)
+			c->heard_ms = clock_monotonic_ms();
+		if (c->state != CONN_CLOSING)
+			take_input(c);
+		conn_write_more(c);
+		read_more(c);
+	}
+	conn_leave(c);
+}
+
+void conn_begin(struct conn *c)
+{
+	c->state = CONN_HANDSHAKE;
+	c->heard_ms = clock_monotonic_ms();
+	if (!c->server && conn_tls_handshake(c) == TLS_FAILED)
+		return;
+	conn_write_more(c);
+	read_more(c);
+}

@@ -1,0 +1,249 @@
+/*
+ * GnuTLS over buffers: its pull takes from `in` and its push adds to `cipher`; neither blocks. What GnuTLS calls
+ * GNUTLS_E_AGAIN is "come back with the next read".
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "common/base/secret.h"
+#include "common/net/conn_internal.h"
+
+/* What a peer without a verified certificate may make us hold for one handshake message. */
+#define HANDSHAKE_MESSAGE_MAX 32768
+/* Beyond what one round of conn_tls_encrypt() writes: answers to KeyUpdate and alerts, in front of a peer that reads nothing. */
+#define CIPHER_MAX (256 * 1024)
+#define RECORD_MAX 16384
+
+static ssize_t push(gnutls_transport_ptr_t conn, const void *data, size_t len)
+{
+	struct conn *c = conn;
+	if (c->cipher.len > CIPHER_MAX || !buffer_append(&c->cipher, data, len)) {
+		gnutls_transport_set_errno(c->session, ENOBUFS);
+		return -1;
+	}
+	return (ssize_t)len;
+}
+
+static ssize_t pull(gnutls_transport_ptr_t conn, void *data, size_t len)
+{
+	struct conn *c = conn;
+	size_t left = c->in.len - c->in.used;
+	if (left == 0) {
+		gnutls_transport_set_errno(c->session, EAGAIN);
+		return -1;
+	}
+	if (len > left)
+		len = left;
+	memcpy(data, c->in.data + c->in.used, len);
+	c->in.used += len;
+	return (ssize_t)len;
+}
+
+static enum status_code check_role(const struct conn *c, const struct identity *id, struct status *st)
+{
+	if (!c->server && !id->infrastructure)
+		return status_set(st, STATUS_UNAUTHENTICATED,
+				  "the server's certificate is '%s' of a cluster's CA, not a service's", id->common_name);
+	if (c->roles == 0 || (id->roles & c->roles))
+		return STATUS_OK;
+	char wanted[96], has[96];
+	return status_set(st, STATUS_PERMISSION_DENIED, "'%s' has the role %s; needed is %s", id->common_name,
+			  peer_roles_describe(id->roles, has, sizeof has),
+			  peer_roles_describe(c->roles, wanted, sizeof wanted));
+}
+
+/* GnuTLS asks this once in the handshake; nothing else verifies the peer. */
+static int verify_peer(gnutls_session_t session)
+{
+	struct conn *c = gnutls_session_get_ptr(session);
+	unsigned n = 0;
+	const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &n);
+	if (n == 0 && c->anonymous)
+		return 0;
+	struct status st;
+	struct identity *id = NULL;
+	gnutls_alert_description_t alert = GNUTLS_A_BAD_CERTIFICATE;
+	enum status_code rc = trust_verify_handshake(c->trust, chain, n, c->server ? TRUST_CLIENT : TRUST_SERVER, &st,
+						     &alert, &id);
+	if (rc == STATUS_OK) {
+		rc = check_role(c, id, &st);
+		alert = GNUTLS_A_ACCESS_DENIED;
+	}
+	if (rc != STATUS_OK) {
+		identity_unref(id);
+		c->alert = alert;
+		conn_blame(c, rc, "%s", st.message);
+		return GNUTLS_E_CERTIFICATE_ERROR;
+	}
+	identity_unref(c->identity);
+	c->identity = id;
+	return 0;
+}
+
+enum status_code conn_tls_init(struct conn *c, struct status *st)
+{
+	/* No tickets: a resumed session would skip verify_peer(). */
+	unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS;
+	flags |= c->server ? GNUTLS_SERVER : GNUTLS_CLIENT | GNUTLS_KEY_SHARE_TOP;
+	int rv = gnutls_init(&c->session, flags);
+	if (rv >= 0)
+		rv = gnutls_priority_set(c->session, tls_credentials_priority(c->credentials));
+	if (rv >= 0)
+		rv = gnutls_credentials_set(c->session, GNUTLS_CRD_CERTIFICATE, tls_credentials_gnutls(c->credentials));
+	if (rv < 0)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "TLS session: %s", gnutls_strerror(rv));
+	gnutls_session_set_ptr(c->session, c);
+	gnutls_session_set_verify_function(c->session, verify_peer);
+	gnutls_transport_set_ptr(c->session, c);
+	gnutls_transport_set_push_function(c->session, push);
+	gnutls_transport_set_pull_function(c->session, pull);
+	gnutls_handshake_set_timeout(c->session, GNUTLS_INDEFINITE_TIMEOUT); /* ours covers the SP hello too */
+	gnutls_handshake_set_max_packet_length(c->session, HANDSHAKE_MESSAGE_MAX);
+	return STATUS_OK;
+}
+
+static bool blames_certificate(gnutls_alert_description_t alert)
+{
+	switch (alert) {
+	case GNUTLS_A_BAD_CERTIFICATE:
+	case GNUTLS_A_UNSUPPORTED_CERTIFICATE:
+	case GNUTLS_A_CERTIFICATE_REVOKED:
+	case GNUTLS_A_CERTIFICATE_EXPIRED:
+	case GNUTLS_A_CERTIFICATE_UNKNOWN:
+	case GNUTLS_A_UNKNOWN_CA:
+	case GNUTLS_A_ACCESS_DENIED:
+	case GNUTLS_A_CERTIFICATE_REQUIRED:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* What a refused certificate's owner can do about it. */
+static const char *advice(gnutls_alert_description_t alert)
+{
+	switch (alert) {
+	case GNUTLS_A_CERTIFICATE_REQUIRED:
+		return "configure one";
+	case GNUTLS_A_CERTIFICATE_EXPIRED:
+	case GNUTLS_A_CERTIFICATE_REVOKED:
+		return "request a new one";
+	case GNUTLS_A_ACCESS_DENIED:
+		return "use one with the role this port asks for";
+	default:
+		return "use one that this cluster issued for this purpose";
+	}
+}
+
+static void peer_alerted(struct conn *c)
+{
+	gnutls_alert_description_t alert = gnutls_alert_get(c->session);
+	const char *name = gnutls_alert_get_name(alert);
+	const char *peer = c->server ? "client" : "server";
+	if (blames_certificate(alert))
+		conn_blame(c, STATUS_UNAUTHENTICATED, "the %s refused our certificate: %s; %s", peer, name ? name : "?",
+			   advice(alert));
+	else
+		conn_blame(c, STATUS_UNAVAILABLE, "TLS alert from the %s: %s", peer, name ? name : "unknown");
+	conn_kill(c);
+}
+
+/* A fatal error of GnuTLS's: who is told what. */
+static enum tls_progress fail(struct conn *c, int rv)
+{
+	if (rv == GNUTLS_E_FATAL_ALERT_RECEIVED) {
+		peer_alerted(c);
+		return TLS_FAILED;
+	}
+	int level = GNUTLS_AL_FATAL;
+	int alert = c->alert ? (int)c->alert : gnutls_error_to_alert(rv, &level);
+	if (rv == GNUTLS_E_CERTIFICATE_REQUIRED || rv == GNUTLS_E_NO_CERTIFICATE_FOUND)
+		conn_blame(c, STATUS_UNAUTHENTICATED, "the peer sent no certificate");
+	conn_blame(c, STATUS_UNAVAILABLE, "TLS: %s", gnutls_strerror(rv));
+	conn_refuse(c, alert > 0 ? (gnutls_alert_description_t)alert : GNUTLS_A_INTERNAL_ERROR);
+	return TLS_FAILED;
+}
+
+enum tls_progress conn_tls_handshake(struct conn *c)
+{
+	int rv;
+	do {
+		rv = gnutls_handshake(c->session);
+	} while (rv < 0 && rv != GNUTLS_E_AGAIN && !gnutls_error_is_fatal(rv));
+	if (rv == GNUTLS_E_AGAIN)
+		return TLS_AGAIN;
+	if (rv < 0)
+		return fail(c, rv);
+	/* RFC 7627 §5.3: without it two sessions of 1.2 can be made to share their secret. */
+	if (gnutls_protocol_get_version(c->session) < GNUTLS_TLS1_3 &&
+	    !gnutls_session_ext_master_secret_status(c->session)) {
+		c->alert = GNUTLS_A_INSUFFICIENT_SECURITY;
+		conn_blame(c, STATUS_UNAVAILABLE, "the peer offers TLS 1.2 without extended master secret");
+		return fail(c, GNUTLS_E_INSUFFICIENT_SECURITY);
+	}
+	/* verify_peer() has run, or GnuTLS let somebody by. */
+	if (!c->identity && !c->anonymous) {
+		c->alert = GNUTLS_A_CERTIFICATE_REQUIRED;
+		conn_blame(c, STATUS_UNAUTHENTICATED, "the peer sent no certificate");
+		return fail(c, GNUTLS_E_CERTIFICATE_REQUIRED);
+	}
+	return TLS_DONE;
+}
+
+enum tls_progress conn_tls_decrypt(struct conn *c)
+{
+	for (;;) {
+		/* Plain text is never longer than its cipher text; GnuTLS may hold a part of a record besides. */
+		size_t want = c->in.len - c->in.used;
+		if (c->plain.cap - c->plain.len < 256 && !buffer_reserve(&c->plain, want > 1024 ? want : 1024)) {
+			conn_blame(c, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+			conn_kill(c);
+			return TLS_FAILED;
+		}
+		ssize_t n = gnutls_record_recv(c->session, c->plain.data + c->plain.len, c->plain.cap - c->plain.len);
+		if (n > 0)
+			c->plain.len += (size_t)n;
+		else if (n == 0)
+			return TLS_CLOSED;
+		else if (n == GNUTLS_E_AGAIN)
+			return TLS_AGAIN;
+		else if (n == GNUTLS_E_REHANDSHAKE) /* of TLS 1.2: a new identity in the middle of things */
+			return fail(c, GNUTLS_E_REHANDSHAKE);
+		else if (gnutls_error_is_fatal((int)n))
+			return fail(c, (int)n);
+	}
+}
+
+bool conn_tls_encrypt(struct conn *c, size_t max)
+{
+	if (c->last_alert || c->state < CONN_HELLO)
+		return true;
+	while (c->out_used < c->out.len && c->cipher.len < max) {
+		size_t len = c->out.len - c->out_used;
+		ssize_t n = gnutls_record_send(c->session, c->out.data + c->out_used, len < RECORD_MAX ? len : RECORD_MAX);
+		if (n > 0) {
+			c->out_used += (size_t)n;
+		} else if (n == 0 || gnutls_error_is_fatal((int)n) || n == GNUTLS_E_AGAIN) {
+			conn_blame(c, STATUS_UNAVAILABLE, "TLS: %s", gnutls_strerror((int)n));
+			conn_kill(c);
+			return false;
+		}
+	}
+	if (c->out_used == c->out.len)
+		c->out.len = c->out_used = 0;
+	return true;
+}
+
+void conn_tls_bye(struct conn *c)
+{
+	c->last_alert = true;
+	(void)gnutls_bye(c->session, GNUTLS_SHUT_WR); /* fails only where nothing more can be said anyway */
+}
+
+void conn_tls_alert(struct conn *c, gnutls_alert_description_t alert)
+{
+	c->last_alert = true;
+	(void)gnutls_alert_send(c->session, GNUTLS_AL_FATAL, alert); /* the same */
+	secret_wipe(c->out.data, c->out.len);
+	c->out.len = c->out_used = 0;
+}

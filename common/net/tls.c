@@ -1,0 +1,137 @@
+#include "common/net/tls.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <gnutls/x509.h>
+
+#include "common/base/clock.h"
+#include "common/base/file.h"
+#include "common/base/secret.h"
+#include "common/x509/cert.h"
+
+#define FILE_MAX (1 << 20)
+
+/*
+ * X25519 first: it is the cheapest, and a client sends the first group's key share alone (GNUTLS_KEY_SHARE_TOP).
+ * With 1.2 only what 1.3 would accept too: ephemeral ECDH and AEAD (RFC 9325 §4.2); conn_tls.c asks for the extended
+ * master secret besides.
+ */
+#define GROUPS ":-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:+GROUP-SECP521R1"
+#define CIPHERS ":-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305"
+static const char *const priorities[] = {
+	[TLS_MINIMUM_1_3] = "NORMAL:-VERS-ALL:+VERS-TLS1.3" CIPHERS GROUPS,
+	[TLS_MINIMUM_1_2] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-KX-ALL:+ECDHE-ECDSA:+ECDHE-RSA" CIPHERS GROUPS,
+};
+
+struct tls_credentials {
+	atomic_uint refs;
+	gnutls_certificate_credentials_t gnutls;
+	gnutls_priority_t priority;
+	int64_t not_after;
+};
+
+/* Expiry is checked here and not left to the peers: they would refuse us one by one, and say so less clearly. */
+static enum status_code check_lifetime(struct tls_credentials *c, const char *file, const struct buffer *pem,
+				       struct status *st)
+{
+	gnutls_x509_crt_t crt;
+	struct status detail;
+	if (x509_import((struct slice){ pem->data, pem->len }, &detail, &crt) != STATUS_OK)
+		return status_set(st, STATUS_FAILED_PRECONDITION, "%s: %s", file, detail.message);
+	c->not_after = gnutls_x509_crt_get_expiration_time(crt);
+	gnutls_x509_crt_deinit(crt);
+	if (c->not_after < (int64_t)(clock_unix_ms() / 1000))
+		return status_set(st, STATUS_FAILED_PRECONDITION,
+				  "%s: the certificate has expired; issue a new one (kds-cli service issue)", file);
+	return STATUS_OK;
+}
+
+static enum status_code load_pair(struct tls_credentials *c, const char *certificate_file, const char *key_file,
+				  struct status *st)
+{
+	struct buffer pem = { 0 };
+	uint8_t *key = NULL;
+	size_t key_len = 0;
+	enum status_code rc = file_read(certificate_file, FILE_MAX, st, &pem);
+	if (rc == STATUS_OK)
+		rc = secret_read_file(key_file, FILE_MAX, st, &key, &key_len);
+	if (rc == STATUS_OK)
+		rc = check_lifetime(c, certificate_file, &pem, st);
+	if (rc == STATUS_OK) {
+		gnutls_datum_t crt_pem = { .data = pem.data, .size = (unsigned)pem.len };
+		gnutls_datum_t key_pem = { .data = key, .size = (unsigned)key_len };
+		int rv = gnutls_certificate_set_x509_key_mem2(c->gnutls, &crt_pem, &key_pem, GNUTLS_X509_FMT_PEM, NULL, 0);
+		if (rv == GNUTLS_E_CERTIFICATE_KEY_MISMATCH)
+			rc = status_set(st, STATUS_FAILED_PRECONDITION,
+					"%s and %s do not belong together; use the key the certificate was made for",
+					certificate_file, key_file);
+		else if (rv < 0)
+			rc = status_set(st, STATUS_FAILED_PRECONDITION, "%s, %s: %s", certificate_file, key_file,
+					gnutls_strerror(rv));
+	}
+	buffer_free(&pem);
+	secret_free(key, key_len + 1);
+	return rc;
+}
+
+enum status_code tls_credentials_load(const char *certificate_file, const char *key_file, enum tls_minimum minimum,
+				      struct status *st, struct tls_credentials **ret_credentials)
+{
+	if (!certificate_file != !key_file)
+		return status_set(st, STATUS_INVALID_ARGUMENT,
+				  "a certificate and its key belong together: give both files or neither");
+	struct tls_credentials *c = calloc(1, sizeof *c);
+	if (!c)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "TLS credentials: out of memory");
+	atomic_init(&c->refs, 1);
+	c->not_after = INT64_MAX;
+	int rv = gnutls_certificate_allocate_credentials(&c->gnutls);
+	if (rv >= 0)
+		rv = gnutls_priority_init(&c->priority, priorities[minimum], NULL);
+	enum status_code rc = STATUS_OK;
+	if (rv < 0)
+		rc = status_set(st, STATUS_INTERNAL, "TLS credentials: %s", gnutls_strerror(rv));
+	if (rc == STATUS_OK && certificate_file)
+		rc = load_pair(c, certificate_file, key_file, st);
+	if (rc != STATUS_OK) {
+		tls_credentials_unref(c);
+		return rc;
+	}
+	*ret_credentials = c;
+	return STATUS_OK;
+}
+
+struct tls_credentials *tls_credentials_ref(struct tls_credentials *c)
+{
+	if (c)
+		atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+	return c;
+}
+
+void tls_credentials_unref(struct tls_credentials *c)
+{
+	if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	if (c->gnutls)
+		gnutls_certificate_free_credentials(c->gnutls);
+	if (c->priority)
+		gnutls_priority_deinit(c->priority);
+	free(c);
+}
+
+gnutls_certificate_credentials_t tls_credentials_gnutls(struct tls_credentials *c)
+{
+	return c->gnutls;
+}
+
+gnutls_priority_t tls_credentials_priority(struct tls_credentials *c)
+{
+	return c->priority;
+}
+
+long long tls_credentials_not_after(struct tls_credentials *c)
+{
+	return c->not_after;
+}

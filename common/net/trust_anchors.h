@@ -1,0 +1,39 @@
+/*
+ * One generation of trust anchors, immutable and counted, with the chains that verified under it. For trust.c.
+ */
+#ifndef NET_TRUST_ANCHORS_H
+#define NET_TRUST_ANCHORS_H
+
+#include <gnutls/x509.h>
+#include <stdatomic.h>
+
+#include "common/base/buffer.h"
+#include "common/net/chain_cache.h"
+
+struct anchor {
+	gnutls_x509_trust_list_t list; /* this one alone, so that a verified chain tells which anchor it ended in */
+	uint8_t fingerprint[IDENTITY_ANCHOR_SIZE];
+	int64_t not_after;
+	bool infrastructure;
+};
+
+struct anchors {
+	atomic_uint refs;
+	struct chain_cache *cache;
+	size_t n;
+	struct anchor list[];
+};
+
+/*
+ * The cluster's CAs (DER) come first in the list: a CA of the cluster may itself stand under the infrastructure CA, and
+ * what it signs must not reach the roles that way. INVALID_ARGUMENT: not a certificate, not a CA.
+ */
+enum status_code anchors_new(const struct slice *infrastructure_pem, const struct slice *cas, size_t n_cas,
+			     struct status *st, struct anchors **ret_anchors) MUST_CHECK;
+struct anchors *anchors_ref(struct anchors *a);
+void anchors_unref(struct anchors *a);
+
+/* NULL: none of these. */
+const struct anchor *anchors_find(const struct anchors *a, const uint8_t fingerprint[IDENTITY_ANCHOR_SIZE]);
+
+#endif

@@ -1,0 +1,208 @@
+#!/usr/bin/env bash
+# Benchmarks: figures and ratios from one run. They compare with bare GnuTLS and, given --yardstick DIR, with prototypes
+# that have neither envelope nor clients (DIR has spserver2.c, raftstep.c, engine.c, engine.h).
+# Figures of different runs do not compare: machines differ from hour to hour. Nothing here is asserted.
+set -eu
+
+usage() {
+	cat <<-END
+	usage: tests/bench/run.sh [--yardstick DIR] [--seconds N] [NAME...]
+
+	Names: echo connect commit read sign memory (default: all). Builds release (build/) first.
+	END
+}
+
+top=$(cd "$(dirname "$0")/../.." && pwd)
+bin=$top/build/bin bench=$top/build/bench
+yardstick= seconds=4 names=()
+while [ $# -gt 0 ]; do
+	case $1 in
+	--yardstick) yardstick=$(cd "$2" && pwd); shift ;;
+	--seconds) seconds=$2; shift ;;
+	-h | --help) usage; exit 0 ;;
+	-*) usage >&2; exit 2 ;;
+	*) names+=("$1") ;;
+	esac
+	shift
+done
+[ ${#names[@]} -gt 0 ] || names=(echo connect commit read sign memory)
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/kds-bench.XXXXXX")
+pids=()
+finish() {
+	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+	wait 2>/dev/null || true
+	rm -rf "$work"
+}
+trap finish EXIT
+
+cluster=bench.example.com kds_name=key.bench.example.com
+c=$work/cluster
+# What every benchmark program needs to know: whose certificate, and the CA.
+as() { printf '%s\n' "$c/$1/service.crt" "$c/$1/service.key" "$c/$1/infra-ca.crt"; }
+field() { sed -n "s/.*\b$1=\([0-9.]*\).*/\1/p"; }
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { if (b > 0) printf "%.2f", a / b; else print "-" }'; }
+row() { printf '%-34s %12s %12s %8s  %s\n' "$@"; }
+
+start() { # NAME COMMAND...: in the background, output in a file of its own
+	local name=$1
+	shift
+	"$@" >"$work/$name.log" 2>&1 &
+	pids+=($!)
+	printf '%s' $! >"$work/$name.pid"
+}
+
+stop() { # NAME: exactly that one
+	local pid
+	pid=$(cat "$work/$1.pid")
+	kill "$pid" 2>/dev/null || true
+	wait "$pid" 2>/dev/null || true
+}
+
+start_cluster() {
+	"$bin/kds-cli" init --cluster $cluster --kds-name $kds_name --dir "$c" \
+		--replicas 127.30.0.1,127.30.0.2,127.30.0.3 --ca-host 127.30.0.4 --keydist-host 127.30.0.4 >/dev/null
+	export KDS_CONFIG=$c/admin/cli.conf
+	local i
+	for i in 1 2 3; do start serial$i "$bin/kds-serial" --config "$c/serial$i/kds-serial.conf"; done
+	start ca1 "$bin/kds-ca" --config "$c/ca1/kds-ca.conf"
+	start keydist1 "$bin/kds-keydist" --config "$c/keydist1/kds-keydist.conf"
+	for ((i = 0; i < 100; i++)); do
+		"$bin/kds-cli" --timeout 2 -q cluster health >/dev/null 2>&1 && return
+		sleep 0.2
+	done
+	"$bin/kds-cli" cluster health || true
+	tail -n 3 "$work"/*.log >&2
+	exit 1
+}
+
+leader() { # RPC address of the leader
+	local id
+	id=$("$bin/kds-cli" --json cluster view | sed -n 's/.*"leaderId": *"\([0-9]*\)".*/\1/p')
+	echo "127.30.0.$id:7400"
+}
+
+# The prototypes, built and given certificates in a directory of their own.
+build_yardstick() {
+	[ -n "$yardstick" ] && [ ! -d "$work/yard" ] || return 0
+	mkdir "$work/yard"
+	gcc -O2 -w -o "$work/yard/echo" "$yardstick/spserver2.c" -I"$yardstick" -lnng -lgnutls -lpthread
+	gcc -O2 -w -o "$work/yard/raft" "$yardstick/raftstep.c" "$yardstick/engine.c" -I"$yardstick" \
+		-lnng -lgnutls -lraft -luv -lsqlite3 -lpthread
+	cp "$c/serial1/infra-ca.crt" "$work/yard/ca.crt"
+	# raftstep's peers ask for this name.
+	(cd "$work/yard" && openssl ecparam -name prime256v1 -genkey -noout -out root.key &&
+		openssl req -x509 -new -key root.key -subj /CN=yardstick -days 2 -out ca.crt &&
+		for who in srv cli; do
+			openssl ecparam -name prime256v1 -genkey -noout -out $who.key
+			openssl req -new -key $who.key -subj "/CN=$who" -out $who.csr
+			openssl x509 -req -in $who.csr -CA ca.crt -CAkey root.key -CAcreateserial -days 2 -out $who.crt \
+				-extfile <(echo "subjectAltName=DNS:key.example.org")
+		done) 2>/dev/null
+}
+
+# The same client program against ours and the yardstick.
+bench_echo() {
+	local shape n w ours bare
+	for shape in "4 1" "4 32" "1 512"; do
+		read -r n w <<<"$shape"
+		# shellcheck disable=SC2046
+		ours=$("$bench/bench-wire" echo 127.30.0.4:7410 $(as serial1) rpc "$n" "$w" "$seconds" | field rate)
+		bare=-
+		if [ -n "$yardstick" ]; then
+			(cd "$work/yard" && PRIO=NORMAL:-VERS-ALL:+VERS-TLS1.3 exec ./echo tcp://127.30.0.5:7390) >/dev/null 2>&1 &
+			pids+=($!)
+			local pid=$!
+			sleep 0.5
+			bare=$("$bench/bench-wire" echo 127.30.0.5:7390 "$work"/yard/{cli.crt,cli.key,ca.crt} raw "$n" "$w" "$seconds" |
+				field rate)
+			kill $pid
+			wait $pid 2>/dev/null || true
+		fi
+		row "echo, $n connections x $w" "$ours/s" "$bare/s" "$(ratio "$ours" "${bare/-/0}")" "of a raw SP echo without envelope"
+	done
+}
+
+bench_connect() {
+	local ours bare
+	# shellcheck disable=SC2046
+	start bare "$bench/bench-wire" serve 127.30.0.6:7391 $(as serial2)
+	sleep 0.5
+	# shellcheck disable=SC2046
+	bare=$("$bench/bench-wire" connect 127.30.0.6:7391 $(as serial1) bare 4 2000 | field rate)
+	stop bare
+	# shellcheck disable=SC2046
+	ours=$("$bench/bench-wire" connect 127.30.0.4:7410 $(as serial1) rpc 4 2000 | field rate)
+	row "connect and one request" "$ours/s" "$bare/s" "$(ratio "$ours" "$bare")" "of bare mutual TLS 1.3 handshakes"
+}
+
+bench_commit() {
+	local w line ours bare i
+	for w in 1 32 512; do
+		bare=-
+		if [ -n "$yardstick" ]; then
+			rm -rf "$work"/yard/s?.db*
+			local mine=()
+			for i in 1 2 3; do
+				(cd "$work/yard" && exec ./raft $i $w) >"$work/yard/out.$i" 2>/dev/null &
+				mine+=($!)
+			done
+			pids+=("${mine[@]}")
+			sleep 8
+			kill "${mine[@]}"
+			wait "${mine[@]}" 2>/dev/null || true
+			bare=$(cat "$work"/yard/out.? | sed -n 's/.*commit\/s \([0-9]*\).*/\1/p' | sort -n |
+				awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }')
+		fi
+		# shellcheck disable=SC2046
+		line=$("$bench/bench-load" allocate "$(leader)" $cluster $kds_name $(as ca1) $w "$seconds")
+		ours=$(field rate <<<"$line")
+		row "commit, $w in flight" "$ours/s" "$bare/s" "$(ratio "$ours" "${bare/-/0}")" \
+			"of replication without clients; p50 $(field p50 <<<"$line") us, p99 $(field p99 <<<"$line") us"
+	done
+}
+
+bench_read() {
+	local w line
+	for w in 1 32 512; do
+		# shellcheck disable=SC2046
+		line=$("$bench/bench-load" show "$(leader)" $cluster $kds_name $(as ca1) $w "$seconds")
+		row "linearizable read, $w in flight" "$(field rate <<<"$line")/s" - - \
+			"p50 $(field p50 <<<"$line") us, p99 $(field p99 <<<"$line") us"
+	done
+}
+
+bench_sign() {
+	local line ours bare
+	"$bin/kds-cli" node add node1.$cluster >/dev/null 2>&1 || true
+	"$bin/kds-cli" cert request --name node1.$cluster --key "$work/node1.key" --out "$work/node1.csr" >/dev/null
+	bare=$("$bench/bench-crypto" "$work/node1.csr" "$seconds" | field rate)
+	line=$("$bench/bench-load" sign 127.30.0.4:7410 $cluster $kds_name \
+		"$c/admin/admin.crt" "$c/admin/admin.key" "$c/admin/infra-ca.crt" 32 "$seconds" "$work/node1.csr" node1.$cluster)
+	ours=$(field rate <<<"$line")
+	row "certificates from CSR, 32 in flight" "$ours/s" "$bare/s" "$(ratio "$ours" "$bare")" \
+		"of bare GnuTLS, nothing replicated; p50 $(field p50 <<<"$line") us, p99 $(field p99 <<<"$line") us"
+}
+
+bench_memory() {
+	local name kib
+	for name in serial1 serial2 serial3 ca1 keydist1; do
+		kib=$(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(cat "$work/$name.pid")/status")
+		row "resident memory, $name" "$(awk -v k="$kib" 'BEGIN { printf "%.1f MiB", k / 1024 }')" - - "$1"
+	done
+}
+
+"$top/deploy/install-deps.sh"
+cmake --preset release -S "$top" >/dev/null
+cmake --build "$top/build" -j "$(nproc)" >/dev/null
+start_cluster
+build_yardstick
+row benchmark KDS yardstick ratio "what the ratio compares"
+[[ " ${names[*]} " != *" memory "* ]] || bench_memory "idle, fresh"
+for name in "${names[@]}"; do
+	case $name in
+	echo | connect | commit | read | sign) bench_$name ;;
+	memory) bench_memory "after the above" ;;
+	*) usage >&2; exit 2 ;;
+	esac
+done

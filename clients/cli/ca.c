@@ -1,0 +1,135 @@
+/* kds-cli ca: the CAs that sign nodes. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ca.pb-c.h"
+#include "clients/cli/output.h"
+#include "clients/cli/session.h"
+#include "common/x509/cert.h"
+
+static enum status_code get_bundle(struct cli *cli, struct status *st, Kds__V1__BundleResponse **ret_bundle)
+{
+	Kds__V1__BundleRequest in = KDS__V1__BUNDLE_REQUEST__INIT;
+	const struct session_request request = {
+		.role = PEER_CA,
+		.service = &kds__v1__ca__descriptor,
+		.method = "Bundle",
+		.input = &in.base,
+	};
+	ProtobufCMessage *answer;
+	if (session_call(cli, &request, st, &answer) != STATUS_OK)
+		return st->code;
+	*ret_bundle = (Kds__V1__BundleResponse *)answer;
+	return STATUS_OK;
+}
+
+static enum status_code import(const Kds__V1__Authority *a, struct status *st, gnutls_x509_crt_t *ret_crt)
+{
+	struct slice der = { .data = a->certificate.data, .len = a->certificate.len };
+	if (x509_import(der, st, ret_crt) == STATUS_OK)
+		return STATUS_OK;
+	status_prefix(st, "the certificate of CA '%.60s'", a->name);
+	return st->code = STATUS_INTERNAL;
+}
+
+static enum status_code run_bundle(struct cli *cli, struct status *st)
+{
+	Kds__V1__BundleResponse *bundle;
+	struct buffer pem = { 0 };
+	if (get_bundle(cli, st, &bundle) != STATUS_OK)
+		return st->code;
+	enum status_code rc = STATUS_OK;
+	for (size_t i = 0; i < bundle->n_authorities && rc == STATUS_OK && !cli->json; i++) {
+		gnutls_x509_crt_t crt;
+		rc = import(bundle->authorities[i], st, &crt);
+		if (rc != STATUS_OK)
+			break;
+		rc = x509_to_pem(crt, st, &pem);
+		gnutls_x509_crt_deinit(crt);
+	}
+	if (rc == STATUS_OK)
+		rc = cli->json ? output_message(&bundle->base, st)
+			       : cli_write_output(cli, (struct slice){ .data = pem.data, .len = pem.len }, st);
+	buffer_free(&pem);
+	kds__v1__bundle_response__free_unpacked(bundle, NULL);
+	return rc;
+}
+
+static enum status_code add_row(struct table *t, const Kds__V1__Authority *a, struct status *st)
+{
+	gnutls_x509_crt_t crt;
+	struct x509_info info;
+	char until[OUTPUT_TIME_SIZE], hex[80];
+	enum status_code rc = import(a, st, &crt);
+	if (rc != STATUS_OK)
+		return rc;
+	rc = x509_info_read(crt, st, &info);
+	gnutls_x509_crt_deinit(crt);
+	if (rc != STATUS_OK)
+		return rc;
+	table_add(t, "%s", a->name);
+	table_add(t, "%s", info.common_name);
+	table_add(t, "%" PRIu64, x509_info_serial(&info));
+	table_add(t, "%s", a->signing ? "yes" : "no");
+	table_add(t, "%s", output_time(info.not_after, until));
+	table_add(t, "%s", output_hex(info.key_id, info.key_id_len, hex, sizeof hex));
+	x509_info_free(&info);
+	return STATUS_OK;
+}
+
+static enum status_code run_list(struct cli *cli, struct status *st)
+{
+	static const char *const headings[] = { "NAME", "SUBJECT", "SERIAL", "SIGNS", "VALID UNTIL", "KEY ID" };
+	Kds__V1__BundleResponse *bundle;
+	if (get_bundle(cli, st, &bundle) != STATUS_OK)
+		return st->code;
+	enum status_code rc = STATUS_OK;
+	struct table *t = NULL;
+	if (cli->json) {
+		rc = output_message(&bundle->base, st);
+	} else if (!(t = table_new(headings, 6))) {
+		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "print the answer: out of memory");
+	} else {
+		for (size_t i = 0; i < bundle->n_authorities && rc == STATUS_OK; i++)
+			rc = add_row(t, bundle->authorities[i], st);
+		if (rc == STATUS_OK)
+			rc = table_print(t, st);
+	}
+	table_free(t);
+	kds__v1__bundle_response__free_unpacked(bundle, NULL);
+	return rc;
+}
+
+static const struct argp_option bundle_options[] = {
+	{ "out", OPT_OUT, "FILE", 0, "Write it there (default: standard output)", 0 },
+	{ 0 },
+};
+
+static const struct cli_command commands[] = {
+	{
+	    .verb = "list",
+	    .arguments = "",
+	    .purpose = "List the cluster's CAs, retired ones too",
+	    .examples = "  kds-cli ca list",
+	    .run = run_list,
+	},
+	{
+	    .verb = "bundle",
+	    .arguments = "",
+	    .purpose = "Print the certificates of all the cluster's CAs in PEM",
+	    .examples = "  kds-cli ca bundle --out ca.pem\n"
+			"\nWhat a program needs to verify the nodes' certificates. The services are under the\n"
+			"infrastructure CA instead (infra-ca.crt), which is not in it.",
+	    .options = bundle_options,
+	    .run = run_bundle,
+	},
+};
+
+const struct cli_noun cli_ca = {
+	.name = "ca",
+	.purpose = "The CAs that sign the nodes' certificates",
+	.commands = commands,
+	.n_commands = sizeof commands / sizeof commands[0],
+};

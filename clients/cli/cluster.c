@@ -1,0 +1,314 @@
+/* kds-cli cluster: the replicas' view of themselves, and whether every process can do its work. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clients/cli/output.h"
+#include "clients/cli/session.h"
+#include "common/rpc/json.h"
+#include "health.pb-c.h"
+#include "serial.pb-c.h"
+
+static const char *role_name(Kds__V1__RaftRole role)
+{
+	switch (role) {
+	case KDS__V1__RAFT_ROLE__RAFT_ROLE_LEADER:
+		return "leader";
+	case KDS__V1__RAFT_ROLE__RAFT_ROLE_FOLLOWER:
+		return "follower";
+	case KDS__V1__RAFT_ROLE__RAFT_ROLE_CANDIDATE:
+		return "candidate";
+	case KDS__V1__RAFT_ROLE__RAFT_ROLE_UNKNOWN:
+	default:
+		return "-";
+	}
+}
+
+static const Kds__V1__ViewResponse *view_of(const struct session_reply *reply)
+{
+	return (const Kds__V1__ViewResponse *)reply->answer;
+}
+
+static size_t count_reachable(const Kds__V1__ViewResponse *v)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < v->n_members; i++)
+		n += v->members[i]->reachable != 0;
+	return n;
+}
+
+/* Asks all replicas, as one that is cut off sees less than the others: a view with a quorum is the cluster's, else the one
+ * that sees most. NULL: none answered. */
+static const struct session_reply *best_view(const struct session_reply *replies, size_t n)
+{
+	const struct session_reply *best = NULL;
+	for (size_t i = 0; i < n; i++) {
+		const Kds__V1__ViewResponse *v = view_of(&replies[i]);
+		if (!v)
+			continue;
+		const Kds__V1__ViewResponse *b = best ? view_of(best) : NULL;
+		if (!b || v->quorum > b->quorum || (v->quorum == b->quorum && count_reachable(v) > count_reachable(b)))
+			best = &replies[i];
+	}
+	return best;
+}
+
+static enum status_code ask_views(struct cli *cli, struct status *st, struct session_reply **ret_replies, size_t *ret_n)
+{
+	Kds__V1__ViewRequest in = KDS__V1__VIEW_REQUEST__INIT;
+	const struct session_request request = {
+		.service = &kds__v1__replicas__descriptor,
+		.method = "View",
+		.input = &in.base,
+	};
+	return session_ask_all(cli, PEER_SERIAL, &request, st, ret_replies, ret_n);
+}
+
+static void add_member(struct table *t, const Kds__V1__Member *m)
+{
+	const Kds__V1__ReplicaStatus *s = m->status;
+	table_add(t, "%" PRIu64, m->id);
+	table_add(t, "%s", *m->rpc_address ? m->rpc_address : m->address);
+	table_add(t, "%s", m->reachable ? "yes" : "NO");
+	table_add(t, "%s%s", s ? role_name(s->role) : "-", m->voter ? "" : " (no vote)");
+	if (!s) {
+		for (int i = 0; i < 5; i++)
+			table_add(t, "-");
+		return;
+	}
+	table_add(t, "%" PRIu64, s->term);
+	table_add(t, "%" PRIu64, s->applied_index);
+	table_add(t, "%" PRIu64, s->last_serial);
+	table_add(t, "%" PRIu64, s->min_serial);
+	table_add(t, "%u.%u s", m->age_ms / 1000, m->age_ms % 1000 / 100);
+}
+
+/* One sentence: is there a majority, and if not, what that means. */
+static void print_quorum(const Kds__V1__ViewResponse *v)
+{
+	size_t voters = 0, reachable = 0;
+	for (size_t i = 0; i < v->n_members; i++) {
+		voters += v->members[i]->voter != 0;
+		reachable += v->members[i]->voter && v->members[i]->reachable;
+	}
+	if (v->quorum)
+		printf("\nQuorum: yes. Replica %" PRIu64 " leads; %zu of %zu voters are reachable.\n", v->leader_id, reachable,
+		       voters);
+	else
+		printf("\nQuorum: NO. %zu of %zu voters are reachable from replica %" PRIu64
+		       "; nothing can be changed or signed until %zu are and agree on a leader.\n",
+		       reachable, voters, v->asked_id, voters / 2 + 1);
+}
+
+static enum status_code print_view(const struct session_reply *best, const struct session_reply *replies, size_t n,
+				   struct status *st)
+{
+	static const char *const headings[] = { "REPLICA", "ADDRESS",     "REACHABLE",  "ROLE", "TERM",
+						"APPLIED", "LAST SERIAL", "MIN SERIAL", "AGE" };
+	const Kds__V1__ViewResponse *v = view_of(best);
+	struct table *t = table_new(headings, 9);
+	if (!t)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "print the answer: out of memory");
+	for (size_t i = 0; i < v->n_members; i++)
+		add_member(t, v->members[i]);
+	printf("Cluster %s as replica %" PRIu64 " at %s sees it:\n\n", v->cluster, v->asked_id, best->address);
+	enum status_code rc = table_print(t, st);
+	table_free(t);
+	if (rc != STATUS_OK)
+		return rc;
+	print_quorum(v);
+	for (size_t i = 0; i < n; i++) {
+		if (!replies[i].answer) {
+			output_sanitize((char *)(uintptr_t)replies[i].status.message);
+			printf("No answer from %s: %s\n", replies[i].address, replies[i].status.message);
+		}
+	}
+	return STATUS_OK;
+}
+
+/* None answered: the first one's reason stands for all, with how many there were. */
+static enum status_code none_answered(const struct session_reply *replies, size_t n, struct status *st)
+{
+	*st = replies[0].status;
+	return n == 1 ? st->code : status_prefix(st, "none of %zu replicas answers", n);
+}
+
+static enum status_code run_view(struct cli *cli, struct status *st)
+{
+	struct session_reply *replies;
+	size_t n;
+	if (ask_views(cli, st, &replies, &n) != STATUS_OK)
+		return st->code;
+	const struct session_reply *best = best_view(replies, n);
+	enum status_code rc;
+	if (!best)
+		rc = none_answered(replies, n, st);
+	else
+		rc = cli->json ? output_message(best->answer, st) : print_view(best, replies, n, st);
+	session_replies_free(replies, n);
+	return rc;
+}
+
+/*
+ * health
+ */
+static const char *daemon_name(unsigned role)
+{
+	return role == PEER_SERIAL ? "kds-serial" : role == PEER_CA ? "kds-ca" : "kds-keydist";
+}
+
+static const Kds__V1__CheckResponse *check_of(const struct session_reply *reply)
+{
+	return (const Kds__V1__CheckResponse *)reply->answer;
+}
+
+/* NULL: nothing is wrong. */
+static const char *problem_of(const struct session_reply *reply)
+{
+	const Kds__V1__CheckResponse *c = check_of(reply);
+	if (!c)
+		return reply->status.message;
+	if (c->serving)
+		return NULL;
+	return *c->reason ? c->reason : "cannot do its work and does not say why";
+}
+
+static void format_uptime(uint64_t seconds, char *buf, size_t size)
+{
+	if (seconds >= 86400)
+		snprintf(buf, size, "%" PRIu64 "d %" PRIu64 "h", seconds / 86400, seconds % 86400 / 3600);
+	else if (seconds >= 3600)
+		snprintf(buf, size, "%" PRIu64 "h %" PRIu64 "m", seconds / 3600, seconds % 3600 / 60);
+	else
+		snprintf(buf, size, "%" PRIu64 "m %" PRIu64 "s", seconds / 60, seconds % 60);
+}
+
+static enum status_code print_health(const struct session_reply *replies, size_t n, const char *quorum_problem,
+				     struct status *st)
+{
+	static const char *const headings[] = { "PROCESS", "NAME",   "ADDRESS",     "OK",
+						"VERSION", "UPTIME", "CONNECTIONS", "PROBLEM" };
+	struct table *t = table_new(headings, 8);
+	if (!t)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "print the answer: out of memory");
+	for (size_t i = 0; i < n; i++) {
+		const Kds__V1__CheckResponse *c = check_of(&replies[i]);
+		const char *problem = problem_of(&replies[i]);
+		char uptime[48] = "-";
+		if (c)
+			format_uptime(c->uptime_s, uptime, sizeof uptime);
+		table_add(t, "%s", daemon_name(replies[i].role));
+		table_add(t, "%s", c ? c->name : "-");
+		table_add(t, "%s", replies[i].address);
+		table_add(t, "%s", problem ? "NO" : "yes");
+		table_add(t, "%s", c ? c->version : "-");
+		table_add(t, "%s", uptime);
+		if (c)
+			table_add(t, "%u", c->connections);
+		else
+			table_add(t, "-");
+		table_add(t, "%s", problem ? problem : "");
+	}
+	enum status_code rc = table_print(t, st);
+	table_free(t);
+	if (rc == STATUS_OK)
+		printf("\nQuorum: %s\n", quorum_problem ? quorum_problem : "yes");
+	return rc;
+}
+
+static enum status_code health_json(const struct session_reply *replies, size_t n, const char *quorum_problem, bool healthy,
+				    struct status *st)
+{
+	json_t *processes = json_array();
+	enum status_code rc = STATUS_OK;
+	for (size_t i = 0; i < n && rc == STATUS_OK; i++) {
+		json_t *check = NULL;
+		if (replies[i].answer)
+			rc = json_from_message(replies[i].answer, true, st, &check);
+		const char *problem = problem_of(&replies[i]);
+		if (rc == STATUS_OK &&
+		    json_array_append_new(processes, json_pack("{ss,ss,sb,ss*,so*}", "process", daemon_name(replies[i].role),
+							       "address", replies[i].address, "ok", problem == NULL, "problem",
+							       problem, "check", check)) < 0)
+			rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+	}
+	if (rc != STATUS_OK) {
+		json_decref(processes);
+		return rc;
+	}
+	return output_json(json_pack("{sb,sb,ss*,so}", "healthy", healthy, "quorum", quorum_problem == NULL, "quorumProblem",
+				     quorum_problem, "processes", processes),
+			   st);
+}
+
+/* "" when there is a quorum. */
+static enum status_code check_quorum(struct cli *cli, char *problem, size_t size, struct status *st)
+{
+	struct session_reply *replies;
+	size_t n;
+	if (ask_views(cli, st, &replies, &n) != STATUS_OK)
+		return st->code;
+	const struct session_reply *best = best_view(replies, n);
+	problem[0] = '\0';
+	if (!best)
+		snprintf(problem, size, "NO, none of %zu replicas answers", n);
+	else if (!view_of(best)->quorum)
+		snprintf(problem, size, "NO, replica %" PRIu64 " reaches %zu of %zu and sees no leader they follow",
+			 view_of(best)->asked_id, count_reachable(view_of(best)), view_of(best)->n_members);
+	session_replies_free(replies, n);
+	return STATUS_OK;
+}
+
+static enum status_code run_health(struct cli *cli, struct status *st)
+{
+	Kds__V1__CheckRequest in = KDS__V1__CHECK_REQUEST__INIT;
+	const struct session_request request = {
+		.service = &kds__v1__health__descriptor,
+		.method = "Check",
+		.input = &in.base,
+	};
+	struct session_reply *replies;
+	size_t n;
+	char quorum[160];
+	if (session_ask_all(cli, PEER_SERIAL | PEER_CA | PEER_KEYDIST, &request, st, &replies, &n) != STATUS_OK)
+		return st->code;
+	enum status_code rc = check_quorum(cli, quorum, sizeof quorum, st);
+	bool healthy = !*quorum;
+	for (size_t i = 0; i < n; i++)
+		healthy = healthy && !problem_of(&replies[i]);
+	if (rc == STATUS_OK)
+		rc = cli->json ? health_json(replies, n, *quorum ? quorum : NULL, healthy, st)
+			       : print_health(replies, n, *quorum ? quorum : NULL, st);
+	cli->no = !healthy;
+	session_replies_free(replies, n);
+	return rc;
+}
+
+static const struct cli_command commands[] = {
+	{
+	    .verb = "view",
+	    .arguments = "",
+	    .purpose = "Show the replicas, and whether a majority agrees",
+	    .examples = "  kds-cli cluster view\n"
+			"  kds-cli --json cluster view\n"
+			"\nAll configured replicas are asked; the view of one with a quorum is shown, else of the\n"
+			"one that sees most.",
+	    .run = run_view,
+	},
+	{
+	    .verb = "health",
+	    .arguments = "",
+	    .purpose = "Can every configured process do its work? Exit status 1: no",
+	    .examples = "  kds-cli cluster health\n"
+			"  kds-cli cluster health --timeout 1 > /dev/null || echo 'look at the cluster'\n",
+	    .run = run_health,
+	},
+};
+
+const struct cli_noun cli_cluster = {
+	.name = "cluster",
+	.purpose = "The replicas and the health of every process",
+	.commands = commands,
+	.n_commands = sizeof commands / sizeof commands[0],
+};

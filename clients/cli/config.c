@@ -1,0 +1,324 @@
+/* kds-cli config: settings and the other replicated objects. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clients/cli/objects.h"
+#include "clients/cli/output.h"
+#include "clients/cli/session.h"
+#include "common/rpc/json.h"
+
+#define SETTING_PREFIX "setting/"
+#define INPUT_BUDGET ((size_t)4 << 20)
+#define WATCH_POLL_MS 60000
+
+/* A key of its own, or the name of a setting. */
+static char *to_key(const char *name)
+{
+	char *key = NULL;
+	if (strchr(name, '/') || strcmp(name, "cluster") == 0)
+		return strdup(name);
+	return asprintf(&key, SETTING_PREFIX "%s", name) < 0 ? NULL : key;
+}
+
+static enum status_code out_of_memory(struct status *st)
+{
+	return status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+}
+
+/* --revision N as objects_put() takes it; *ret NULL: not given. */
+static enum status_code expected_revision(const struct cli *cli, uint64_t *storage, struct status *st, const uint64_t **ret)
+{
+	if (cli_number(cli, OPT_REVISION, 0, UINT64_MAX, 0, st, storage) != STATUS_OK)
+		return st->code;
+	*ret = cli_has(cli, OPT_REVISION) ? storage : NULL;
+	return STATUS_OK;
+}
+
+static enum status_code print_object(const struct cli *cli, const Kds__V1__Object *object, struct status *st)
+{
+	if (cli->json)
+		return output_message(&object->base, st);
+	char *text = object_describe(object);
+	if (!text)
+		return out_of_memory(st);
+	/* A setting's value alone, as scripts want it. */
+	if (object->value_case != KDS__V1__OBJECT__VALUE_SETTING)
+		printf("%s (revision %" PRIu64 "): ", object->key, object->revision);
+	output_sanitize(text);
+	printf("%s\n", text);
+	free(text);
+	return STATUS_OK;
+}
+
+static enum status_code run_get(struct cli *cli, struct status *st)
+{
+	Kds__V1__Object *object;
+	char *key = to_key(cli->args[0]);
+	if (!key)
+		return out_of_memory(st);
+	enum status_code rc = objects_get(cli, key, st, &object);
+	if (rc == STATUS_OK) {
+		rc = print_object(cli, object, st);
+		kds__v1__object__free_unpacked(object, NULL);
+	}
+	free(key);
+	return rc;
+}
+
+/* What a put says about itself, on success. */
+static enum status_code put(struct cli *cli, Kds__V1__Object *object, struct status *st)
+{
+	uint64_t revision;
+	const uint64_t *expected;
+	Kds__V1__Object *answer;
+	if (expected_revision(cli, &revision, st, &expected) != STATUS_OK ||
+	    objects_put(cli, object, expected, st, &answer) != STATUS_OK)
+		return st->code;
+	enum status_code rc = STATUS_OK;
+	if (cli->json)
+		rc = output_message(&answer->base, st);
+	else
+		cli_notice(cli, "set %s, revision %" PRIu64, answer->key, answer->revision);
+	kds__v1__object__free_unpacked(answer, NULL);
+	return rc;
+}
+
+/* An object is given as JSON: its value, under the name of its kind, or that with key and revision as `get` prints it. */
+static enum status_code put_json(struct cli *cli, const char *text, struct status *st)
+{
+	json_error_t error;
+	ProtobufCMessage *message;
+	json_t *json = json_loads(text, JSON_REJECT_DUPLICATES, &error);
+	if (!json)
+		return status_set(st, STATUS_INVALID_ARGUMENT,
+				  "not JSON: column %d: %s; an object is set as in '{\"node\": {\"name\": \"...\"}}'", error.column,
+				  error.text);
+	struct arena *arena = arena_new(INPUT_BUDGET);
+	enum status_code rc = arena ? json_to_message(&kds__v1__object__descriptor, json, arena, st, &message)
+				    : out_of_memory(st);
+	if (rc == STATUS_OK)
+		rc = put(cli, (Kds__V1__Object *)message, st);
+	arena_free(arena);
+	json_decref(json);
+	return rc;
+}
+
+static enum status_code run_set(struct cli *cli, struct status *st)
+{
+	const char *name = cli->args[0];
+	size_t prefix = strncmp(name, SETTING_PREFIX, strlen(SETTING_PREFIX)) == 0 ? strlen(SETTING_PREFIX) : 0;
+	if (!prefix && (strchr(name, '/') || strcmp(name, "cluster") == 0))
+		return put_json(cli, cli->args[1], st);
+	Kds__V1__Object object = KDS__V1__OBJECT__INIT;
+	Kds__V1__Setting setting = KDS__V1__SETTING__INIT;
+	setting.name = (char *)(uintptr_t)(name + prefix); /* only read */
+	setting.value = (char *)(uintptr_t)cli->args[1];
+	object.value_case = KDS__V1__OBJECT__VALUE_SETTING;
+	object.setting = &setting;
+	return put(cli, &object, st);
+}
+
+static enum status_code run_unset(struct cli *cli, struct status *st)
+{
+	uint64_t revision;
+	const uint64_t *expected;
+	Kds__V1__Object *answer;
+	if (expected_revision(cli, &revision, st, &expected) != STATUS_OK)
+		return st->code;
+	char *key = to_key(cli->args[0]);
+	if (!key)
+		return out_of_memory(st);
+	enum status_code rc = objects_delete(cli, key, expected, st, &answer);
+	if (rc == STATUS_OK) {
+		if (cli->json)
+			rc = output_message(&answer->base, st);
+		else
+			cli_notice(cli, "removed %s, revision %" PRIu64, key, answer->revision);
+		kds__v1__object__free_unpacked(answer, NULL);
+	}
+	free(key);
+	return rc;
+}
+
+static enum status_code add_row(void *arg, const Kds__V1__Object *object, struct status *st)
+{
+	struct table *t = arg;
+	char *text = object_describe(object);
+	if (!text)
+		return out_of_memory(st);
+	table_add(t, "%s", object->key);
+	table_add(t, "%" PRIu64, object->revision);
+	table_add(t, "%s", text);
+	free(text);
+	return STATUS_OK;
+}
+
+static enum status_code run_list(struct cli *cli, struct status *st)
+{
+	static const char *const headings[] = { "KEY", "REVISION", "VALUE" };
+	const char *prefix = cli->n_args > 0 ? cli->args[0] : "";
+	if (cli->json) {
+		json_t *array = json_array();
+		if (objects_each(cli, prefix, objects_collect_json, array, st) != STATUS_OK) {
+			json_decref(array);
+			return st->code;
+		}
+		return output_json(json_pack("{so}", "objects", array), st);
+	}
+	struct table *t = table_new(headings, 3);
+	if (!t)
+		return out_of_memory(st);
+	enum status_code rc = objects_each(cli, prefix, add_row, t, st);
+	if (rc == STATUS_OK)
+		rc = table_print(t, st);
+	table_free(t);
+	return rc;
+}
+
+/* One line a change: watched by people as it runs, or by a program that reads JSON line by line. */
+static enum status_code print_change(const struct cli *cli, const Kds__V1__Object *object, struct status *st)
+{
+	if (!cli->json) {
+		char *text = object_describe(object);
+		if (!text)
+			return out_of_memory(st);
+		output_sanitize(text);
+		printf("%" PRIu64 "  %s  %s\n", object->revision, object->key, text);
+		free(text);
+		return STATUS_OK;
+	}
+	json_t *json;
+	if (json_from_message(&object->base, true, st, &json) != STATUS_OK)
+		return st->code;
+	int rv = json_dumpf(json, stdout, JSON_COMPACT);
+	json_decref(json);
+	if (rv < 0 || putchar('\n') == EOF)
+		return status_set(st, STATUS_INTERNAL, "write standard output");
+	return STATUS_OK;
+}
+
+static enum status_code run_watch(struct cli *cli, struct status *st)
+{
+	uint64_t since, left;
+	char *prefixes[CLI_ARGS_MAX];
+	if (cli_number(cli, OPT_SINCE, 0, UINT64_MAX, 0, st, &since) != STATUS_OK ||
+	    cli_number(cli, OPT_COUNT, 1, UINT64_MAX, UINT64_MAX, st, &left) != STATUS_OK)
+		return st->code;
+	for (size_t i = 0; i < cli->n_args; i++)
+		prefixes[i] = (char *)(uintptr_t)cli->args[i]; /* only read */
+	while (left > 0) {
+		Kds__V1__WatchRequest in = KDS__V1__WATCH_REQUEST__INIT;
+		ProtobufCMessage *answer;
+		in.since_revision = since;
+		in.prefixes = prefixes;
+		in.n_prefixes = cli->n_args;
+		const struct session_request request = {
+			.role = PEER_SERIAL,
+			.service = &kds__v1__config__descriptor,
+			.method = "Watch",
+			.input = &in.base,
+			.timeout_ms = WATCH_POLL_MS,
+		};
+		if (session_call(cli, &request, st, &answer) != STATUS_OK)
+			return st->code;
+		const Kds__V1__WatchResponse *news = (const Kds__V1__WatchResponse *)answer;
+		enum status_code rc = STATUS_OK;
+		for (size_t i = 0; i < news->n_objects && left > 0 && rc == STATUS_OK; i++, left--)
+			rc = print_change(cli, news->objects[i], st);
+		if (news->restart)
+			cli_notice(cli, "the cluster no longer knows all changes since revision %" PRIu64 "; starting over", since);
+		since = news->restart ? 0 : news->revision;
+		protobuf_c_message_free_unpacked(answer, NULL);
+		if (rc != STATUS_OK)
+			return rc;
+		if (fflush(stdout) != 0)
+			return status_set(st, STATUS_INTERNAL, "write standard output");
+	}
+	return STATUS_OK;
+}
+
+static const struct argp_option read_options[] = {
+	{ "local", OPT_LOCAL, NULL, 0, "Take what one replica has now, perhaps not the newest; works without a quorum", 0 },
+	{ 0 },
+};
+
+static const struct argp_option write_options[] = {
+	{ "revision", OPT_REVISION, "N", 0, "Only if the object's revision is still N; 0: only if there is none", 0 },
+	{ 0 },
+};
+
+static const struct argp_option watch_options[] = {
+	{ "since", OPT_SINCE, "N", 0, "Begin behind revision N (default: with all there is)", 0 },
+	{ "count", OPT_COUNT, "N", 0, "End after N objects", 0 },
+	{ 0 },
+};
+
+static const struct cli_command commands[] = {
+	{
+	    .verb = "get",
+	    .arguments = "NAME",
+	    .purpose = "Print a setting, or the object with the key NAME",
+	    .examples = "  kds-cli config get ca.default-lifetime\n"
+			"  kds-cli config get node/node1.example.com\n"
+			"  kds-cli --json config get cluster\n"
+			"\nA NAME with a slash, and `cluster', is a key as `config list' prints it; any other is\n"
+			"the name of a setting.",
+	    .options = read_options,
+	    .min_args = 1,
+	    .max_args = 1,
+	    .run = run_get,
+	},
+	{
+	    .verb = "set",
+	    .arguments = "NAME VALUE",
+	    .purpose = "Set a setting, or an object given as JSON",
+	    .examples = "  kds-cli config set ca.default-lifetime 48\n"
+			"  kds-cli config set --revision 17 ca.default-lifetime 48\n"
+			"  kds-cli config set service/keydist2 \\\n"
+			"      '{\"service\": {\"name\": \"keydist2\", \"removed\": true}}'\n",
+	    .options = write_options,
+	    .min_args = 2,
+	    .max_args = 2,
+	    .run = run_set,
+	},
+	{
+	    .verb = "unset",
+	    .arguments = "NAME",
+	    .purpose = "Remove a setting, or the object with the key NAME",
+	    .examples = "  kds-cli config unset ca.default-lifetime",
+	    .options = write_options,
+	    .min_args = 1,
+	    .max_args = 1,
+	    .run = run_unset,
+	},
+	{
+	    .verb = "list",
+	    .arguments = "[PREFIX]",
+	    .purpose = "List all objects, or those whose key begins with PREFIX",
+	    .examples = "  kds-cli config list\n"
+			"  kds-cli config list setting/\n",
+	    .options = read_options,
+	    .max_args = 1,
+	    .run = run_list,
+	},
+	{
+	    .verb = "watch",
+	    .arguments = "[PREFIX...]",
+	    .purpose = "Print changes as they happen, until interrupted",
+	    .examples = "  kds-cli config watch\n"
+			"  kds-cli --json config watch --since 120 node/ serial/\n"
+			"\nWith --json each line is a document.",
+	    .options = watch_options,
+	    .max_args = CLI_ARGS_MAX,
+	    .run = run_watch,
+	},
+};
+
+const struct cli_noun cli_config = {
+	.name = "config",
+	.purpose = "The replicated settings and objects",
+	.commands = commands,
+	.n_commands = sizeof commands / sizeof commands[0],
+};

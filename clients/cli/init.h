@@ -1,0 +1,43 @@
+/* kds-cli init: what is made, and the two halves of making it. */
+#ifndef CLI_INIT_H
+#define CLI_INIT_H
+
+#include "clients/cli/cli.h"
+#include "clients/cli/host.h"
+
+#define INIT_REPLICAS_MAX 7 /* voters */
+#define INIT_OTHERS_MAX 7   /* of each other kind */
+#define INIT_SERVICES_MAX (INIT_REPLICAS_MAX + 2 * INIT_OTHERS_MAX)
+
+enum init_kind { INIT_SERIAL, INIT_CA, INIT_KEYDIST, INIT_KINDS };
+
+struct init_service {
+	enum init_kind kind;
+	unsigned id;   /* from 1, of its kind */
+	char name[16]; /* "serial1": folder, and name in the role URI */
+	struct host host;
+};
+
+struct init_plan {
+	const char *cluster, *kds_name;
+	char cluster_id[37];       /* UUID */
+	const char *passphrase;    /* of the infrastructure CA's key */
+	bool keep_passphrase;      /* write it to admin/passphrase: we made it up */
+	struct init_service services[INIT_SERVICES_MAX];
+	size_t n_services;
+	const char *root;          /* the directory that is being filled */
+};
+
+/* "serial", "ca", "keydist". */
+const char *init_kind_name(enum init_kind kind);
+
+/* ROOT/FOLDER/FILE into buf. INVALID_ARGUMENT: too long. */
+enum status_code init_path(const struct init_plan *plan, const char *folder, const char *file, struct status *st, char *buf,
+			   size_t size) MUST_CHECK;
+
+/* The infrastructure CA, its encrypted key, the certificate and key of each service and of the administrator (init_pki.c). */
+enum status_code init_make_pki(const struct init_plan *plan, struct status *st) MUST_CHECK;
+/* Each configuration file, the sealing keys, the data directories (init_files.c). */
+enum status_code init_make_files(const struct init_plan *plan, struct status *st) MUST_CHECK;
+
+#endif

@@ -1,0 +1,232 @@
+#include "clients/cli/init.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/base/file.h"
+#include "common/base/secret.h"
+#include "common/x509/seal.h"
+
+#define SEAL_FILE_MAX 4096
+
+/* Text that is composed with stdio and written as one file. */
+struct text {
+	FILE *stream;
+	char *data;
+	size_t len;
+};
+
+static enum status_code text_open(struct text *t, struct status *st)
+{
+	*t = (struct text){ 0 };
+	t->stream = open_memstream(&t->data, &t->len);
+	return t->stream ? STATUS_OK : status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+}
+
+static enum status_code text_save(struct text *t, const struct init_plan *plan, const char *folder, const char *file,
+				  mode_t mode, struct status *st)
+{
+	char path[PATH_MAX];
+	enum status_code rc = STATUS_OK;
+	if (fclose(t->stream) != 0)
+		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "write %s: out of memory", file);
+	if (rc == STATUS_OK)
+		rc = init_path(plan, folder, file, st, path, sizeof path);
+	if (rc == STATUS_OK)
+		rc = file_write(path, (struct slice){ .data = t->data, .len = t->len }, mode, false, st);
+	free(t->data);
+	return rc;
+}
+
+static void put_addresses(FILE *f, const struct init_plan *plan, enum init_kind kind)
+{
+	const char *separator = "";
+	char address[HOST_TEXT_SIZE];
+	fprintf(f, "%s-addresses = {", init_kind_name(kind));
+	for (size_t i = 0; i < plan->n_services; i++) {
+		const struct init_service *s = &plan->services[i];
+		if (s->kind != kind)
+			continue;
+		fprintf(f, "%s\"%s\"", separator, host_format(&s->host, s->host.port, address));
+		separator = ", ";
+	}
+	fputs("}\n", f);
+}
+
+/* What all daemons have. */
+static void put_common(FILE *f, const struct init_plan *plan, const struct init_service *s)
+{
+	const char *kind = init_kind_name(s->kind);
+	char address[HOST_TEXT_SIZE];
+	fprintf(f,
+		"# kds-%s of the cluster %s, made by kds-cli init and yours to edit.\n"
+		"# Paths are relative to this file. To check it: kds-%s --config FILE --check-config\n"
+		"\n"
+		"cluster = \"%s\"\n"
+		"kds-name = \"%s\"\n"
+		"cluster-id = \"%s\"\n"
+		"name = \"%s\"        # as in the certificate's role URI\n"
+		"\n"
+		"listen = \"%s\"\n"
+		"certificate = \"service.crt\"\n"
+		"key = \"service.key\"\n"
+		"ca = \"infra-ca.crt\"       # the infrastructure CA: all services and the administrator are under it\n",
+		kind, plan->cluster, kind, plan->cluster, plan->kds_name, plan->cluster_id, s->name,
+		host_format(&s->host, s->host.port, address));
+	if (s->kind != INIT_SERIAL)
+		put_addresses(f, plan, INIT_SERIAL);
+	fputs("\n"
+	      "# With their defaults:\n"
+	      "# tls-min = \"1.2\"         # \"1.3\" shuts out stock NNG of Debian 12\n"
+	      "# log-level = \"info\"\n"
+	      "\n",
+	      f);
+}
+
+static void put_serial(FILE *f, const struct init_plan *plan, const struct init_service *self)
+{
+	char address[HOST_TEXT_SIZE];
+	fprintf(f,
+		"id = %u                   # this replica's; never used again once its data is lost\n"
+		"peer-listen = \"%s\"\n"
+		"data-dir = \"data\"\n"
+		"\n"
+		"# election-timeout = 1000  # milliseconds\n"
+		"# heartbeat = 100\n"
+		"\n"
+		"# All replicas, this one too; the same in each replica's file.\n",
+		self->id, host_format(&self->host, self->host.port + 1, address));
+	for (size_t i = 0; i < plan->n_services; i++) {
+		const struct init_service *s = &plan->services[i];
+		if (s->kind == INIT_SERIAL)
+			fprintf(f, "replica \"%s\" {\n\tid = %u\n\taddress = \"%s\"\n}\n", s->name, s->id,
+				host_format(&s->host, s->host.port + 1, address));
+	}
+}
+
+static void put_ca(FILE *f)
+{
+	fputs("seal = \"ca.seal\"          # opens the CA's key; every kds-ca of the cluster has the same\n"
+	      "\n"
+	      "# authority = \"default\"\n"
+	      "# default-lifetime = 72    # hours\n"
+	      "# max-lifetime = 167\n"
+	      "# block-size = 1000        # serial numbers taken at a time\n"
+	      "# workers = 0              # signing threads; 0: one a core\n",
+	      f);
+}
+
+static void put_keydist(FILE *f)
+{
+	fputs("seal = \"keydist.seal\"     # opens the master keys; every kds-keydist of the cluster has the same\n"
+	      "data-dir = \"data\"\n"
+	      "\n"
+	      "# master-key-interval = 24 # hours\n"
+	      "# key-lifespan = 168       # hours for which a key can be restored\n"
+	      "# publish-ahead = 10       # seconds\n",
+	      f);
+}
+
+static enum status_code make_directory(const struct init_plan *plan, const char *folder, const char *name, struct status *st)
+{
+	char path[PATH_MAX];
+	if (init_path(plan, folder, name, st, path, sizeof path) != STATUS_OK)
+		return st->code;
+	if (mkdir(path, 0700) < 0)
+		return status_set(st, STATUS_FAILED_PRECONDITION, "make %s: %s", path, strerror(errno));
+	return STATUS_OK;
+}
+
+/* The first of a kind gets a new sealing key, the others a copy. */
+static enum status_code make_seal(const struct init_plan *plan, const struct init_service *s, struct status *st)
+{
+	char file[32], first[32], path[PATH_MAX], from[PATH_MAX];
+	uint8_t *data;
+	size_t len;
+	snprintf(file, sizeof file, "%s.seal", init_kind_name(s->kind));
+	snprintf(first, sizeof first, "%s1", init_kind_name(s->kind));
+	if (init_path(plan, s->name, file, st, path, sizeof path) != STATUS_OK ||
+	    init_path(plan, first, file, st, from, sizeof from) != STATUS_OK)
+		return st->code;
+	if (s->id == 1)
+		return seal_create_file(path, st);
+	if (secret_read_file(from, SEAL_FILE_MAX, st, &data, &len) != STATUS_OK)
+		return st->code;
+	enum status_code rc = file_write(path, (struct slice){ .data = data, .len = len }, 0600, false, st);
+	secret_free(data, len + 1);
+	return rc;
+}
+
+static enum status_code make_service(const struct init_plan *plan, const struct init_service *s, struct status *st)
+{
+	struct text t;
+	char file[32];
+	snprintf(file, sizeof file, "kds-%s.conf", init_kind_name(s->kind));
+	if (text_open(&t, st) != STATUS_OK)
+		return st->code;
+	put_common(t.stream, plan, s);
+	if (s->kind == INIT_SERIAL)
+		put_serial(t.stream, plan, s);
+	else if (s->kind == INIT_CA)
+		put_ca(t.stream);
+	else
+		put_keydist(t.stream);
+	enum status_code rc = text_save(&t, plan, s->name, file, 0644, st);
+	if (rc == STATUS_OK && s->kind != INIT_CA)
+		rc = make_directory(plan, s->name, "data", st);
+	if (rc == STATUS_OK && s->kind != INIT_SERIAL)
+		rc = make_seal(plan, s, st);
+	return rc;
+}
+
+static enum status_code make_admin(const struct init_plan *plan, struct status *st)
+{
+	struct text t;
+	if (text_open(&t, st) != STATUS_OK)
+		return st->code;
+	fprintf(t.stream,
+		"# kds-cli of the cluster %s, as its administrator. Made by kds-cli init and yours to edit.\n"
+		"# Paths are relative to this file.\n"
+		"\n"
+		"cluster = \"%s\"\n"
+		"kds-name = \"%s\"\n"
+		"\n",
+		plan->cluster, plan->cluster, plan->kds_name);
+	for (enum init_kind kind = INIT_SERIAL; kind < INIT_KINDS; kind++)
+		put_addresses(t.stream, plan, kind);
+	fputs("\n"
+	      "certificate = \"admin.crt\"\n"
+	      "key = \"admin.key\"\n"
+	      "ca = \"infra-ca.crt\"\n"
+	      "timeout = 10              # seconds to wait for an answer\n",
+	      t.stream);
+	return text_save(&t, plan, "admin", "cli.conf", 0644, st);
+}
+
+static enum status_code save_passphrase(const struct init_plan *plan, struct status *st)
+{
+	char path[PATH_MAX];
+	struct buffer line = { 0 };
+	enum status_code rc = init_path(plan, "admin", "passphrase", st, path, sizeof path);
+	if (rc == STATUS_OK && (!buffer_append(&line, plan->passphrase, strlen(plan->passphrase)) ||
+				!buffer_append(&line, "\n", 1)))
+		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "write %s: out of memory", path);
+	if (rc == STATUS_OK)
+		rc = file_write(path, (struct slice){ .data = line.data, .len = line.len }, 0600, false, st);
+	buffer_wipe(&line);
+	return rc;
+}
+
+enum status_code init_make_files(const struct init_plan *plan, struct status *st)
+{
+	enum status_code rc = make_admin(plan, st);
+	if (rc == STATUS_OK && plan->keep_passphrase)
+		rc = save_passphrase(plan, st);
+	for (size_t i = 0; i < plan->n_services && rc == STATUS_OK; i++)
+		rc = make_service(plan, &plan->services[i], st);
+	return rc;
+}

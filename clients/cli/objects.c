@@ -1,0 +1,178 @@
+#include "clients/cli/objects.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clients/cli/output.h"
+#include "clients/cli/session.h"
+#include "common/rpc/json.h"
+#include "common/x509/cert.h"
+
+static enum status_code ask(struct cli *cli, const char *method, const ProtobufCMessage *input, struct status *st,
+			    ProtobufCMessage **ret_answer)
+{
+	const struct session_request request = {
+		.role = PEER_SERIAL,
+		.service = &kds__v1__config__descriptor,
+		.method = method,
+		.input = input,
+	};
+	return session_call(cli, &request, st, ret_answer);
+}
+
+enum status_code objects_each(struct cli *cli, const char *prefix, object_each_fn each, void *arg, struct status *st)
+{
+	char *after = NULL;
+	bool more = true;
+	enum status_code rc = STATUS_OK;
+	while (more && rc == STATUS_OK) {
+		Kds__V1__ListRequest in = KDS__V1__LIST_REQUEST__INIT;
+		ProtobufCMessage *answer;
+		in.prefix = (char *)(uintptr_t)prefix; /* only read */
+		if (after)
+			in.after = after;
+		in.local = cli_has(cli, OPT_LOCAL);
+		rc = ask(cli, "List", &in.base, st, &answer);
+		if (rc != STATUS_OK)
+			break;
+		const Kds__V1__ListResponse *page = (const Kds__V1__ListResponse *)answer;
+		for (size_t i = 0; i < page->n_objects && rc == STATUS_OK; i++)
+			rc = each(arg, page->objects[i], st);
+		more = page->more && page->n_objects > 0;
+		if (more && rc == STATUS_OK) {
+			free(after);
+			after = strdup(page->objects[page->n_objects - 1]->key);
+			if (!after)
+				rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+		}
+		protobuf_c_message_free_unpacked(answer, NULL);
+	}
+	free(after);
+	return rc;
+}
+
+enum status_code objects_collect_json(void *arg, const Kds__V1__Object *object, struct status *st)
+{
+	json_t *json;
+	if (json_from_message(&object->base, true, st, &json) != STATUS_OK)
+		return st->code;
+	if (json_array_append_new(arg, json) < 0)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+	return STATUS_OK;
+}
+
+enum status_code objects_get(struct cli *cli, const char *key, struct status *st, Kds__V1__Object **ret_object)
+{
+	Kds__V1__GetRequest in = KDS__V1__GET_REQUEST__INIT;
+	ProtobufCMessage *answer;
+	in.key = (char *)(uintptr_t)key; /* only read */
+	in.local = cli_has(cli, OPT_LOCAL);
+	if (ask(cli, "Get", &in.base, st, &answer) != STATUS_OK)
+		return st->code;
+	*ret_object = (Kds__V1__Object *)answer;
+	return STATUS_OK;
+}
+
+enum status_code objects_put(struct cli *cli, Kds__V1__Object *object, const uint64_t *expected, struct status *st,
+			     Kds__V1__Object **ret_object)
+{
+	Kds__V1__PutRequest in = KDS__V1__PUT_REQUEST__INIT;
+	ProtobufCMessage *answer;
+	in.object = object;
+	in.check_revision = expected != NULL;
+	in.expected_revision = expected ? *expected : 0;
+	if (ask(cli, "Put", &in.base, st, &answer) != STATUS_OK)
+		return st->code;
+	*ret_object = (Kds__V1__Object *)answer;
+	return STATUS_OK;
+}
+
+enum status_code objects_delete(struct cli *cli, const char *key, const uint64_t *expected, struct status *st,
+				Kds__V1__Object **ret_object)
+{
+	Kds__V1__DeleteRequest in = KDS__V1__DELETE_REQUEST__INIT;
+	ProtobufCMessage *answer;
+	in.key = (char *)(uintptr_t)key; /* only read */
+	in.check_revision = expected != NULL;
+	in.expected_revision = expected ? *expected : 0;
+	if (ask(cli, "Delete", &in.base, st, &answer) != STATUS_OK)
+		return st->code;
+	*ret_object = (Kds__V1__Object *)answer;
+	return STATUS_OK;
+}
+
+static void put_list(FILE *f, const char *what, char *const *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		fprintf(f, "%s%s", i == 0 ? what : ", ", list[i]);
+}
+
+static void put_ca(FILE *f, const Kds__V1__CertificateAuthority *ca)
+{
+	char until[OUTPUT_TIME_SIZE];
+	gnutls_x509_crt_t crt;
+	struct slice der = { .data = ca->certificate.data, .len = ca->certificate.len };
+	if (x509_import(der, NULL, &crt) != STATUS_OK) {
+		fprintf(f, "%zu bytes that are no certificate", ca->certificate.len);
+		return;
+	}
+	fprintf(f, "%s, certificate until %s", ca->retired ? "retired" : "signs",
+		output_time(gnutls_x509_crt_get_expiration_time(crt), until));
+	gnutls_x509_crt_deinit(crt);
+}
+
+static void put_value(FILE *f, const Kds__V1__Object *o)
+{
+	char published[OUTPUT_TIME_SIZE], use_from[OUTPUT_TIME_SIZE];
+	switch (o->value_case) {
+	case KDS__V1__OBJECT__VALUE_CLUSTER:
+		fprintf(f, "%s, KDS %s, id %s", o->cluster->name, o->cluster->kds_name, o->cluster->cluster_id);
+		break;
+	case KDS__V1__OBJECT__VALUE_NODE:
+		put_list(f, "addresses ", o->node->addresses, o->node->n_addresses);
+		put_list(f, o->node->n_addresses ? "; groups " : "groups ", o->node->groups, o->node->n_groups);
+		if (o->node->n_addresses + o->node->n_groups == 0)
+			fputs("no addresses, no groups", f);
+		break;
+	case KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY:
+		put_ca(f, o->certificate_authority);
+		break;
+	case KDS__V1__OBJECT__VALUE_MASTER_KEY:
+		fprintf(f, "published %s, used from %s", output_time((int64_t)(o->master_key->published_ms / 1000), published),
+			output_time((int64_t)(o->master_key->use_from_ms / 1000), use_from));
+		break;
+	case KDS__V1__OBJECT__VALUE_SETTING:
+		fputs(o->setting->value, f);
+		break;
+	case KDS__V1__OBJECT__VALUE_SERVICE:
+		fputs(o->service->removed ? "removed" : "in service", f);
+		break;
+	case KDS__V1__OBJECT__VALUE_MIN_SERIAL:
+		fprintf(f, "%" PRIu64, o->min_serial->value);
+		break;
+	case KDS__V1__OBJECT__VALUE__NOT_SET:
+	default:
+		fputs(o->deleted ? "deleted" : "-", f);
+		break;
+	}
+}
+
+char *object_describe(const Kds__V1__Object *object)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	if (!f)
+		return NULL;
+	if (object->deleted)
+		fputs("deleted", f);
+	else
+		put_value(f, object);
+	if (fclose(f) != 0) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}

@@ -1,0 +1,28 @@
+/* The replicated configuration's objects, for every noun that reads or writes some. */
+#ifndef CLI_OBJECTS_H
+#define CLI_OBJECTS_H
+
+#include <jansson.h>
+
+#include "clients/cli/cli.h"
+#include "config.pb-c.h"
+
+/* Calls `each` for every object under a prefix, by key, over as many answers as it takes. */
+typedef enum status_code (*object_each_fn)(void *arg, const Kds__V1__Object *object, struct status *st);
+enum status_code objects_each(struct cli *cli, const char *prefix, object_each_fn each, void *arg,
+			      struct status *st) MUST_CHECK;
+/* For objects_each(): appends each to the json_t array `arg`. */
+enum status_code objects_collect_json(void *arg, const Kds__V1__Object *object, struct status *st) MUST_CHECK;
+
+/* The caller frees each object with kds__v1__object__free_unpacked(). --local, where given, reads one replica's own state. */
+enum status_code objects_get(struct cli *cli, const char *key, struct status *st, Kds__V1__Object **ret_object) MUST_CHECK;
+/* `expected` NULL: whatever is there now; else the revision that it must have, 0: must not exist. */
+enum status_code objects_put(struct cli *cli, Kds__V1__Object *object, const uint64_t *expected, struct status *st,
+			     Kds__V1__Object **ret_object) MUST_CHECK;
+enum status_code objects_delete(struct cli *cli, const char *key, const uint64_t *expected, struct status *st,
+				Kds__V1__Object **ret_object) MUST_CHECK;
+
+/* One line for people: what the object holds. The caller frees; NULL: no memory. */
+char *object_describe(const Kds__V1__Object *object) MUST_CHECK;
+
+#endif

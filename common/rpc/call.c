@@ -342,6 +342,11 @@ const struct identity *rpc_call_identity(const struct rpc_call *call)
 	return call->identity;
 }
 
+bool rpc_call_forwarded(const struct rpc_call *call)
+{
+	return call->forwarded != NULL;
+}
+
 uint64_t rpc_call_deadline(const struct rpc_call *call)
 {
 	return call->deadline;

@@ -2,8 +2,13 @@
  * The client's side: one connection at a time to one of several addresses, any number of requests in flight.
  *
  * Connects when first used and again when needed. On UNAVAILABLE (no connection, connection lost, or the server says
- * so) it tries the next address after a growing pause, with the same request id, until the deadline; nothing else is
- * retried. A server that says whom to ask instead is not followed: replicas forward by themselves.
+ * so) it tries the next address after a growing pause (20 to 500 ms), with the same request id, until the deadline;
+ * nothing else is retried. Moving on closes the connection: what else was in flight on it is sent again too.
+ * A server that does not answer a call for a third of its timeout (at least 1 s), nor Health.Check meanwhile, counts as
+ * gone; a long poll whose server still answers that does not.
+ * Refused by every address (UNAUTHENTICATED, PERMISSION_DENIED in the handshake) is reported at once.
+ * At the deadline a call ends with DEADLINE_EXCEEDED if a server had it, else with UNAVAILABLE and the last reason.
+ * A server that says whom to ask instead is not followed: replicas forward by themselves.
  * Thread-safe.
  */
 #ifndef RPC_CHANNEL_H
@@ -24,10 +29,10 @@ struct rpc_channel_options {
 	unsigned expect_roles;        /* what the server must be */
 	unsigned default_timeout_ms;  /* 0: 10 s */
 	unsigned max_pending;         /* 0: 8192; one more is RESOURCE_EXHAUSTED */
-	struct conn_limits limits;
+	struct conn_limits limits;    /* max_frame 0: the defaults; max_output bounds what waits for answers, in bytes */
 };
 
-/* Does not connect yet; never blocks. */
+/* Starts a thread for timers; does not connect yet; never blocks. INVALID_ARGUMENT: no address. */
 enum status_code rpc_channel_new(const struct rpc_channel_options *options, struct status *st,
 				 struct rpc_channel **ret_channel) MUST_CHECK;
 /* Fails what is in flight with CANCELLED, closes, waits for the callbacks. Not from one. NULL is allowed. */
@@ -45,7 +50,10 @@ struct rpc_result {
 	struct slice payload;             /* the answer, packed; with RPC_RAW the only form */
 };
 
-/* Runs once, on one of NNG's threads; must not block. Everything in `result` is borrowed until it returns. */
+/*
+ * Runs once, on one of NNG's threads or the channel's own, never from within the call that made the request (but with
+ * no memory at all it does); must not block. Everything in `result` is borrowed until it returns.
+ */
 typedef void (*rpc_done_fn)(void *arg, const struct rpc_result *result);
 
 /*
@@ -60,19 +68,22 @@ struct rpc_call_options {
 	const char *trace_id;         /* NULL: none */
 	const struct identity *on_behalf_of; /* replicas only */
 	bool no_retry;                /* one try: UNAVAILABLE is reported at once */
-	bool secret;                  /* wipe request and answer when done */
+	bool secret;                  /* wipe the copies made of request and answer when done */
 };
 
 /*
- * Generated stubs: a client of `descriptor` over this channel, owned by the channel. A stub's closure must be
- * rpc_closure and its closure_data a `const struct rpc_call_options *`, which it copies before it returns:
+ * Generated stubs: a client of `descriptor` over this channel, owned by the channel (at most 16 descriptors; NULL beyond).
+ * A stub wants a closure of its own type, made of rpc_closure, and its closure_data must be a
+ * `const struct rpc_call_options *`, which it copies before it returns:
  *
- *     kds__v1__serial__show(rpc_channel_service(ch, &kds__v1__serial__descriptor), &in, RPC_CLOSURE, &options);
+ *     kds__v1__serial__show(rpc_channel_service(ch, &kds__v1__serial__descriptor), &in,
+ *                           RPC_CLOSURE(Kds__V1__SerialStatus), &options);
  */
 ProtobufCService *rpc_channel_service(struct rpc_channel *ch, const ProtobufCServiceDescriptor *descriptor);
+/* Never called: the answer goes to options.done, which learns of failure too. */
 void rpc_closure(const ProtobufCMessage *message, void *closure_data);
-/* Fits every generated closure type; only its address counts: the answer goes to options.done. */
-#define RPC_CLOSURE ((void *)rpc_closure)
+/* rpc_closure as the closure type of an answer's message type. */
+#define RPC_CLOSURE(message_type) ((message_type##_Closure)rpc_closure)
 
 /* The same for a method known only at run time. `input` is packed before it returns. */
 void rpc_channel_call(struct rpc_channel *ch, const ProtobufCServiceDescriptor *service, unsigned method,

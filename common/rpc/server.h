@@ -84,6 +84,8 @@ void rpc_call_relay_error(struct rpc_call *call, const struct status *st, const 
 /* The caller: the peer's own identity, or whom a replica forwards for. Borrowed until the answer; never NULL
  * except for a listener that serves anonymous peers. */
 const struct identity *rpc_call_identity(const struct rpc_call *call);
+/* A replica passed it on: it must not be passed on again. */
+bool rpc_call_forwarded(const struct rpc_call *call);
 /* Monotonic ms (clock.h). */
 uint64_t rpc_call_deadline(const struct rpc_call *call);
 /* Nobody waits any more: deadline passed or connection gone. A handler with work ahead asks first. Any thread. */

@@ -35,8 +35,8 @@ void keeper_synced(struct keeper *k);
  * wrong with it and what to do. Any thread. */
 enum status_code keeper_authority(struct keeper *k, struct status *st, struct authority **ret_authority) MUST_CHECK;
 
-/* Every CA of the configuration, for Ca.Bundle. `authorities` and what they point to are the caller's arena's. */
-enum status_code keeper_bundle(struct keeper *k, struct arena *arena, struct status *st, size_t *ret_n,
-			       Kds__V1__CertificateAuthority ***ret_authorities) MUST_CHECK;
+/* Every CA of the configuration, for Ca.Bundle. Runs with the keeper locked: `visit` must not call it. Any thread. */
+typedef void (*keeper_visit_fn)(void *arg, const char *name, struct slice certificate, bool signing);
+void keeper_visit(struct keeper *k, keeper_visit_fn visit, void *arg);
 
 #endif

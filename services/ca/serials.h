@@ -15,7 +15,8 @@ struct serials;
 
 /* Somebody who waits for a serial; kept by the caller until `done`. */
 struct serials_waiter {
-	struct serials_waiter *next; /* the module's */
+	struct serials_waiter *next; /* these two are the module's */
+	uint64_t serial;
 	/* Runs once, on a thread of the channel's; must not block. `serial` counts when st->code is OK; UNAVAILABLE and
 	 * others: no block to be had. May ask again. */
 	void (*done)(struct serials_waiter *w, const struct status *st, uint64_t serial);
@@ -34,8 +35,5 @@ bool serials_take(struct serials *s, struct serials_waiter *w, uint64_t *ret_ser
 void serials_set_min(struct serials *s, uint64_t min_serial);
 /* The replicators refused one: forgets what is at hand, so that the next ones come from a new block. */
 void serials_drop(struct serials *s);
-
-/* Is there one at hand? */
-bool serials_ready(struct serials *s);
 
 #endif

@@ -1,0 +1,211 @@
+#include "services/ca/api.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/daemon/follower.h"
+
+#define NODE_PREFIX "node/"
+#define NODE_KEY_MAX 300
+#define BUNDLE_MAX 256
+
+struct ca_api {
+	Kds__V1__Ca_Service service;
+	struct follower *follower;
+	struct keeper *keeper;
+	struct issuing *issuing;
+	char *kds_name;
+};
+
+static const struct rpc_access access_table[] = {
+	{ .method = "Sign", .allow = PEER_ADMIN | PEER_NODE },
+	{ .method = "Bundle", .allow = PEER_ANYONE },
+};
+
+/* One Sign under way. */
+struct signing {
+	struct rpc_call *call;
+	Kds__V1__SignResponse_Closure closure;
+	void *closure_data;
+	Kds__V1__Object *object; /* the node's */
+};
+
+static struct ca_api *api_of(Kds__V1__Ca_Service *service)
+{
+	return (struct ca_api *)(void *)((char *)service - offsetof(struct ca_api, service));
+}
+
+static bool sign_expired(void *arg)
+{
+	struct signing *s = arg;
+	return rpc_call_expired(s->call);
+}
+
+static void sign_done(void *arg, const struct issue_result *result)
+{
+	struct signing *s = arg;
+	if (result->status.code == STATUS_OK) {
+		Kds__V1__SignResponse answer = KDS__V1__SIGN_RESPONSE__INIT;
+		answer.certificate = (char *)result->certificate;
+		answer.serial = result->serial;
+		answer.not_before = result->not_before;
+		answer.not_after = result->not_after;
+		s->closure(&answer, s->closure_data);
+	} else if (result->field[0]) {
+		rpc_call_fail_field(s->call, result->field, "%s", result->status.message);
+	} else {
+		rpc_call_fail_status(s->call, &result->status);
+	}
+	kds__v1__object__free_unpacked(s->object, NULL);
+	free(s);
+}
+
+/* Whose certificate is asked for; NULL: the call has failed. A node gets its own and no other's. */
+static const char *subject_of(struct rpc_call *call, const Kds__V1__SignRequest *in)
+{
+	const struct identity *caller = rpc_call_identity(call);
+	if (caller->roles & PEER_ADMIN) {
+		if (in->node[0])
+			return in->node;
+		rpc_call_fail_field(call, "node", "name the node: an administrator has no node certificate of its own");
+		return NULL;
+	}
+	if (in->node[0] && strcmp(in->node, caller->common_name) != 0) {
+		rpc_call_fail(call, STATUS_PERMISSION_DENIED,
+			      "sign for %s: %s may ask for its own certificates alone; ask as an administrator", in->node,
+			      caller->common_name);
+		return NULL;
+	}
+	return caller->common_name;
+}
+
+/* The node's object, for the caller to free; NULL: the call has failed. */
+static Kds__V1__Object *find_node(struct ca_api *api, struct rpc_call *call, const char *name)
+{
+	if (strcmp(name, api->kds_name) == 0) {
+		rpc_call_fail(call, STATUS_NOT_FOUND, "sign for %s: that is the key distribution service, not a node", name);
+		return NULL;
+	}
+	char key[NODE_KEY_MAX];
+	int len = snprintf(key, sizeof key, NODE_PREFIX "%s", name);
+	Kds__V1__Object *object = len < NODE_KEY_MAX ? follower_get(api->follower, key) : NULL;
+	if (object && object->value_case == KDS__V1__OBJECT__VALUE_NODE)
+		return object;
+	kds__v1__object__free_unpacked(object, NULL);
+	if (follower_wait_synced(api->follower, 0))
+		rpc_call_fail(call, STATUS_NOT_FOUND, "sign for %.100s: the configuration has no such node; kds-cli node add %.100s",
+			      name, name);
+	else
+		rpc_call_fail(call, STATUS_UNAVAILABLE,
+			      "sign for %.100s: the configuration is not known yet, no kds-serial has answered", name);
+	return NULL;
+}
+
+static void handle_sign(Kds__V1__Ca_Service *service, const Kds__V1__SignRequest *in,
+			Kds__V1__SignResponse_Closure closure, void *closure_data)
+{
+	struct ca_api *api = api_of(service);
+	struct rpc_call *call = closure_data;
+	const struct identity *caller = rpc_call_identity(call);
+	const char *name = subject_of(call, in);
+	Kds__V1__Object *object = name ? find_node(api, call, name) : NULL;
+	if (!object)
+		return;
+	struct signing *s = malloc(sizeof *s);
+	if (!s) {
+		kds__v1__object__free_unpacked(object, NULL);
+		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "sign: out of memory; try again later");
+		return;
+	}
+	*s = (struct signing){ .call = call, .closure = closure, .closure_data = closure_data, .object = object };
+	issuing_submit(api->issuing, &(struct issue_request){
+		.csr = { in->csr.data, in->csr.len },
+		.node = object->node,
+		.profile = in->profile,
+		.lifetime_s = in->lifetime_s,
+		.requester = caller->role_name[0] ? caller->role_name : caller->common_name,
+		.deadline_ms = rpc_call_deadline(call),
+		.expired = sign_expired,
+		.done = sign_done,
+		.arg = s,
+	});
+}
+
+struct bundling {
+	struct rpc_call *call;
+	size_t n;
+	bool failed;
+	Kds__V1__Authority *list[BUNDLE_MAX];
+};
+
+static void add_authority(void *arg, const char *name, struct slice certificate, bool signing)
+{
+	struct bundling *b = arg;
+	if (b->n == BUNDLE_MAX || b->failed)
+		return;
+	size_t name_size = strlen(name) + 1;
+	Kds__V1__Authority *a = rpc_call_alloc(b->call, sizeof *a);
+	char *text = rpc_call_alloc(b->call, name_size);
+	uint8_t *der = rpc_call_alloc(b->call, certificate.len);
+	if (!a || !text || !der) {
+		b->failed = true;
+		return;
+	}
+	kds__v1__authority__init(a);
+	a->name = memcpy(text, name, name_size);
+	a->certificate = (ProtobufCBinaryData){ .data = memcpy(der, certificate.data, certificate.len),
+						.len = certificate.len };
+	a->signing = signing;
+	b->list[b->n++] = a;
+}
+
+static void handle_bundle(Kds__V1__Ca_Service *service, const Kds__V1__BundleRequest *in,
+			  Kds__V1__BundleResponse_Closure closure, void *closure_data)
+{
+	(void)in;
+	struct ca_api *api = api_of(service);
+	struct bundling b = { .call = closure_data };
+	keeper_visit(api->keeper, add_authority, &b);
+	if (b.failed) {
+		rpc_call_fail(b.call, STATUS_RESOURCE_EXHAUSTED, "bundle: out of memory; try again later");
+		return;
+	}
+	Kds__V1__BundleResponse answer = KDS__V1__BUNDLE_RESPONSE__INIT;
+	answer.n_authorities = b.n;
+	answer.authorities = b.list;
+	closure(&answer, closure_data);
+}
+
+enum status_code ca_api_new(const struct ca_api_options *options, struct rpc_server *server, struct status *st,
+			    struct ca_api **ret_api)
+{
+	struct ca_api *api = calloc(1, sizeof *api);
+	if (!api)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "Ca service: out of memory");
+	*api = (struct ca_api){
+		.service = KDS__V1__CA__INIT(handle_),
+		.follower = options->follower,
+		.keeper = options->keeper,
+		.issuing = options->issuing,
+		.kds_name = strdup(options->kds_name),
+	};
+	enum status_code rc;
+	if (api->kds_name)
+		rc = rpc_server_add(server, &api->service.base, access_table, sizeof access_table / sizeof access_table[0], st);
+	else
+		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "Ca service: out of memory");
+	if (rc != STATUS_OK) {
+		ca_api_free(api);
+		return rc;
+	}
+	*ret_api = api;
+	return STATUS_OK;
+}
+
+void ca_api_free(struct ca_api *api)
+{
+	if (!api)
+		return;
+	free(api->kds_name);
+	free(api);
+}

@@ -1,0 +1,348 @@
+#include "services/ca/issue.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <gnutls/crypto.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/daemon/workers.h"
+#include "common/x509/key.h"
+#include "services/ca/recorder.h"
+
+#define QUEUE_MAX 8192        /* requests that wait for a worker: a second or two of work */
+#define MARGIN_MAX_MS 500     /* the answer leaves so long before the caller's deadline, or a tenth of the time */
+
+struct issuing {
+	struct keeper *keeper;
+	struct serials *serials;
+	struct recorder *recorder;
+	struct workers *workers;
+	char *kds_name;
+	struct profile_lifetimes lifetimes;
+	pthread_mutex_t lock;
+	pthread_cond_t idle;
+	unsigned jobs;
+	bool stopping;
+};
+
+/* One request on its way. Owned by whatever step it is in. */
+struct job {
+	struct issuing *p;
+	struct issue_request in;
+	uint64_t give_up_ms;
+	struct authority *authority;
+	struct profile profile;
+	gnutls_pubkey_t key;
+	struct serials_waiter waiter;
+	struct recorder_entry entry;
+	bool refused;            /* a record was; the next refusal is the last */
+	uint8_t fingerprint[32];
+	struct buffer pem;
+};
+
+static void release(struct job *j)
+{
+	struct issuing *p = j->p;
+	if (j->key)
+		gnutls_pubkey_deinit(j->key);
+	authority_unref(j->authority);
+	buffer_free(&j->pem);
+	free(j);
+	pthread_mutex_lock(&p->lock);
+	if (--p->jobs == 0)
+		pthread_cond_broadcast(&p->idle);
+	pthread_mutex_unlock(&p->lock);
+}
+
+static void fail(struct job *j, const struct status *st, const char *field)
+{
+	struct issue_result result = { .status = *st, .field = field };
+	j->in.done(j->in.arg, &result);
+	release(j);
+}
+
+static void succeed(struct job *j)
+{
+	const struct x509_template *t = &j->profile.template;
+	struct issue_result result = {
+		.field = "",
+		.certificate = (const char *)j->pem.data,
+		.serial = t->serial,
+		.not_before = t->not_before,
+		.not_after = t->not_after,
+	};
+	log_debug("issued serial=%" PRIu64 " node=%s profile=%s requester=%s", t->serial, t->common_name,
+		  profile_name(j->in.profile), j->in.requester);
+	j->in.done(j->in.arg, &result);
+	release(j);
+}
+
+/* Work for nobody is not begun; a serial that it had is lost. */
+static bool dropped(struct job *j)
+{
+	if (!j->in.expired(j->in.arg))
+		return false;
+	struct status st;
+	status_set(&st, STATUS_DEADLINE_EXCEEDED, "sign: the caller does not wait any more");
+	fail(j, &st, "");
+	return true;
+}
+
+static bool time_left(const struct job *j)
+{
+	return clock_monotonic_ms() < j->give_up_ms;
+}
+
+static void sign_work(void *arg);
+static void record_came(struct recorder_entry *e, const struct status *verdict);
+
+static void submit_work(struct job *j, void (*work)(void *))
+{
+	struct status st;
+	if (workers_submit(j->p->workers, work, j, &st) == STATUS_OK)
+		return;
+	status_set(&st, STATUS_RESOURCE_EXHAUSTED, "sign: %d requests wait already; try again later", QUEUE_MAX);
+	fail(j, &st, "");
+}
+
+static struct job *job_of_waiter(struct serials_waiter *w)
+{
+	return (struct job *)(void *)((char *)w - offsetof(struct job, waiter));
+}
+
+static void serial_came(struct serials_waiter *w, const struct status *st, uint64_t serial)
+{
+	struct job *j = job_of_waiter(w);
+	if (st->code == STATUS_OK) {
+		j->profile.template.serial = serial;
+		submit_work(j, sign_work);
+	} else if (st->code == STATUS_UNAVAILABLE && time_left(j) &&
+		   !serials_take(j->p->serials, &j->waiter, &j->profile.template.serial)) {
+		/* Waits on: this runs again. */
+	} else {
+		fail(j, st, "");
+	}
+}
+
+static enum status_code check_request(struct job *j, struct status *st, const char **ret_field)
+{
+	struct issuing *p = j->p;
+	enum status_code rc = keeper_authority(p->keeper, st, &j->authority);
+	if (rc != STATUS_OK)
+		return rc;
+	*ret_field = "profile";
+	rc = profile_fill(j->in.profile, j->in.node, p->kds_name, st, &j->profile);
+	if (rc != STATUS_OK)
+		return rc;
+	*ret_field = "lifetime_s";
+	rc = profile_validity(&p->lifetimes, j->in.lifetime_s, (int64_t)(clock_unix_ms() / 1000),
+			      authority_not_after(j->authority), st, &j->profile.template);
+	if (rc != STATUS_OK)
+		return rc;
+	*ret_field = "csr";
+	return x509_request_verify(j->in.csr, st, &j->key);
+}
+
+static void begin_work(void *arg)
+{
+	struct job *j = arg;
+	struct status st;
+	const char *field = "";
+	if (dropped(j))
+		return;
+	if (check_request(j, &st, &field) != STATUS_OK) {
+		fail(j, &st, st.code == STATUS_INVALID_ARGUMENT ? field : "");
+		return;
+	}
+	if (serials_take(j->p->serials, &j->waiter, &j->profile.template.serial))
+		sign_work(j);
+}
+
+static enum status_code append_pem(struct job *j, const gnutls_datum_t *der, struct status *st)
+{
+	gnutls_datum_t pem = { 0 };
+	int rv = gnutls_pem_base64_encode2("CERTIFICATE", der, &pem);
+	if (rv < 0)
+		return status_set(st, STATUS_INTERNAL, "sign: %s", gnutls_strerror(rv));
+	struct slice chain = authority_chain(j->authority);
+	j->pem.len = 0;
+	bool fits = buffer_append(&j->pem, pem.data, pem.size) && buffer_append(&j->pem, chain.data, chain.len) &&
+		    buffer_append(&j->pem, "", 1);
+	gnutls_free(pem.data);
+	return fits ? STATUS_OK : status_set(st, STATUS_RESOURCE_EXHAUSTED, "sign: out of memory");
+}
+
+/* Encoded once: the record's fingerprint and the answer come of the same bytes. */
+static enum status_code encode(struct job *j, gnutls_x509_crt_t crt, struct status *st)
+{
+	gnutls_datum_t der = { 0 };
+	int rv = gnutls_x509_crt_export2(crt, GNUTLS_X509_FMT_DER, &der);
+	if (rv >= 0)
+		rv = gnutls_hash_fast(GNUTLS_DIG_SHA256, der.data, der.size, j->fingerprint);
+	enum status_code rc;
+	if (rv < 0)
+		rc = status_set(st, STATUS_INTERNAL, "sign: %s", gnutls_strerror(rv));
+	else
+		rc = append_pem(j, &der, st);
+	gnutls_free(der.data);
+	return rc;
+}
+
+static void fill_entry(struct job *j)
+{
+	const struct x509_template *t = &j->profile.template;
+	struct slice key_id = authority_key_id(j->authority);
+	Kds__V1__IssuedCertificate *c = &j->entry.certificate;
+	kds__v1__issued_certificate__init(c);
+	c->serial = t->serial;
+	c->fingerprint = (ProtobufCBinaryData){ .data = j->fingerprint, .len = sizeof j->fingerprint };
+	c->subject = (char *)t->common_name;
+	c->issuer_key_id = (ProtobufCBinaryData){ .data = (uint8_t *)key_id.data, .len = key_id.len };
+	c->not_before = t->not_before;
+	c->not_after = t->not_after;
+	c->profile = (char *)profile_name(j->in.profile);
+	c->requester = (char *)j->in.requester;
+	j->entry.give_up_ms = j->give_up_ms;
+	j->entry.done = record_came;
+}
+
+static void sign_work(void *arg)
+{
+	struct job *j = arg;
+	struct status st;
+	gnutls_x509_crt_t crt = NULL;
+	if (dropped(j))
+		return;
+	enum status_code rc = x509_build(&j->profile.template, j->key, authority_issuer(j->authority), &st, &crt);
+	if (rc == STATUS_OK)
+		rc = encode(j, crt, &st);
+	if (crt)
+		gnutls_x509_crt_deinit(crt);
+	if (rc != STATUS_OK) {
+		fail(j, &st, "");
+		return;
+	}
+	fill_entry(j);
+	recorder_submit(j->p->recorder, &j->entry);
+}
+
+static void try_again_work(void *arg)
+{
+	struct job *j = arg;
+	if (serials_take(j->p->serials, &j->waiter, &j->profile.template.serial))
+		sign_work(j);
+}
+
+/* The one gate: nothing signed gets to a caller but through an OK here. */
+static void record_came(struct recorder_entry *e, const struct status *verdict)
+{
+	struct job *j = (struct job *)(void *)((char *)e - offsetof(struct job, entry));
+	struct status st = *verdict;
+	if (st.code == STATUS_OK) {
+		succeed(j);
+	} else if (st.code == STATUS_ABORTED && !j->refused) {
+		j->refused = true;
+		serials_drop(j->p->serials);
+		submit_work(j, try_again_work);
+	} else {
+		if (st.code == STATUS_ABORTED)
+			status_set(&st, STATUS_FAILED_PRECONDITION, "the record was refused twice: %s", verdict->message);
+		fail(j, &st, "");
+	}
+}
+
+enum status_code issuing_start(const struct issuing_options *options, struct status *st, struct issuing **ret_issuing)
+{
+	struct issuing *p = calloc(1, sizeof *p);
+	if (!p)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "issuing: out of memory");
+	p->keeper = options->keeper;
+	p->serials = options->serials;
+	p->lifetimes = options->lifetimes;
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->idle, NULL);
+	enum status_code rc = STATUS_OK;
+	p->kds_name = strdup(options->kds_name);
+	if (!p->kds_name)
+		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "issuing: out of memory");
+	if (rc == STATUS_OK)
+		rc = recorder_new(options->channel, st, &p->recorder);
+	if (rc == STATUS_OK)
+		rc = workers_start(options->workers, QUEUE_MAX, st, &p->workers);
+	if (rc != STATUS_OK) {
+		issuing_stop(p);
+		return rc;
+	}
+	*ret_issuing = p;
+	return STATUS_OK;
+}
+
+void issuing_stop(struct issuing *p)
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	p->stopping = true;
+	while (p->jobs > 0)
+		pthread_cond_wait(&p->idle, &p->lock);
+	pthread_mutex_unlock(&p->lock);
+	workers_stop(p->workers);
+	recorder_free(p->recorder);
+	pthread_cond_destroy(&p->idle);
+	pthread_mutex_destroy(&p->lock);
+	free(p->kds_name);
+	free(p);
+}
+
+static bool enter(struct issuing *p)
+{
+	pthread_mutex_lock(&p->lock);
+	bool open = !p->stopping;
+	if (open)
+		p->jobs++;
+	pthread_mutex_unlock(&p->lock);
+	return open;
+}
+
+/* When to give up, so that "unavailable" still gets there in time. */
+static uint64_t give_up_at(uint64_t deadline_ms)
+{
+	uint64_t now = clock_monotonic_ms();
+	if (deadline_ms <= now)
+		return now;
+	uint64_t margin = (deadline_ms - now) / 10;
+	return deadline_ms - (margin < MARGIN_MAX_MS ? margin : MARGIN_MAX_MS);
+}
+
+void issuing_submit(struct issuing *p, const struct issue_request *request)
+{
+	struct issue_result result = { .field = "" };
+	if (!enter(p)) {
+		status_set(&result.status, STATUS_UNAVAILABLE, "sign: this kds-ca is stopping; ask another");
+		request->done(request->arg, &result);
+		return;
+	}
+	struct job *j = calloc(1, sizeof *j);
+	if (!j) {
+		status_set(&result.status, STATUS_RESOURCE_EXHAUSTED, "sign: out of memory; try again later");
+		request->done(request->arg, &result);
+		pthread_mutex_lock(&p->lock);
+		p->jobs--;
+		pthread_mutex_unlock(&p->lock);
+		return;
+	}
+	j->p = p;
+	j->in = *request;
+	j->give_up_ms = give_up_at(request->deadline_ms);
+	j->waiter.done = serial_came;
+	submit_work(j, begin_work);
+}
+
+bool issuing_healthy(struct issuing *p)
+{
+	return recorder_healthy(p->recorder);
+}

@@ -1,0 +1,261 @@
+/* kds-ca: signs certificates that live less than 168 hours, each with a serial that a quorum has committed. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "common/base/log.h"
+#include "common/daemon/daemon.h"
+#include "common/daemon/follower.h"
+#include "services/ca/api.h"
+
+#define HOURS_MAX 167 /* with PROFILE_CLOCK_SKEW_S still less than 168 h */
+#define BLOCK_MAX 65536
+#define WORKERS_MAX 256
+
+static const cfg_opt_t own_options[] = {
+	CFG_STR("seal", NULL, CFGF_NONE),
+	CFG_STR("authority", "default", CFGF_NONE),
+	CFG_INT("default-lifetime", 72, CFGF_NONE),
+	CFG_INT("max-lifetime", HOURS_MAX, CFGF_NONE),
+	CFG_INT("block-size", 1000, CFGF_NONE),
+	CFG_INT("workers", 0, CFGF_NONE),
+	CFG_END(),
+};
+
+static const struct daemon_program program = {
+	.name = "kds-ca",
+	.purpose = "Signs the certificates of a cluster's nodes.",
+	.own = own_options,
+	.default_port = 7410,
+	.needs_serial = true,
+};
+
+struct ca {
+	struct daemon_options options;
+	const char *authority;
+	struct profile_lifetimes lifetimes;
+	unsigned block_size, workers;
+	struct seal *seal;
+	struct daemon *daemon;
+	struct rpc_channel *channel;
+	struct serials *serials;
+	struct keeper *keeper;
+	struct follower *follower;
+	struct issuing *issuing;
+	struct ca_api *api;
+};
+
+static enum status_code read_number(const struct daemon_options *o, const char *option, long least, long most,
+				    struct status *st, unsigned *ret_number)
+{
+	long value = cfg_getint(o->cfg, option);
+	if (value < least || value > most)
+		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option '%s' is %ld, but must be %ld to %ld",
+				  o->config_file, option, value, least, most);
+	*ret_number = (unsigned)value;
+	return STATUS_OK;
+}
+
+static enum status_code read_own_options(struct ca *ca, struct status *st)
+{
+	const struct daemon_options *o = &ca->options;
+	unsigned standard_h = 0, longest_h = 0;
+	enum status_code rc = read_number(o, "max-lifetime", 1, HOURS_MAX, st, &longest_h);
+	if (rc == STATUS_OK)
+		rc = read_number(o, "default-lifetime", 1, (long)longest_h, st, &standard_h);
+	if (rc == STATUS_OK)
+		rc = read_number(o, "block-size", 1, BLOCK_MAX, st, &ca->block_size);
+	if (rc == STATUS_OK)
+		rc = read_number(o, "workers", 0, WORKERS_MAX, st, &ca->workers);
+	if (rc != STATUS_OK)
+		return rc;
+	ca->lifetimes = (struct profile_lifetimes){ .standard_s = standard_h * 3600, .longest_s = longest_h * 3600 };
+	ca->authority = cfg_getstr(o->cfg, "authority");
+	if (strlen(ca->authority) == 0 || strlen(ca->authority) > 64)
+		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option 'authority' names a CA in 1 to 64 bytes",
+				  o->config_file);
+	return STATUS_OK;
+}
+
+static enum status_code load_seal(struct ca *ca, struct status *st)
+{
+	char *path = daemon_options_path(&ca->options, "seal");
+	if (!path)
+		return status_set(st, STATUS_INVALID_ARGUMENT,
+				  "%s: option 'seal' is missing; name the file that kds-cli init made: seal = \"ca.seal\"",
+				  ca->options.config_file);
+	enum status_code rc = seal_load(path, st, &ca->seal);
+	if (rc != STATUS_OK)
+		(void)status_prefix(st, "option 'seal' in %s", ca->options.config_file);
+	free(path);
+	return rc;
+}
+
+static enum status_code open_channel(struct ca *ca, struct status *st)
+{
+	const struct rpc_channel_options options = {
+		.addresses = (const char *const *)ca->options.serial_addresses,
+		.n_addresses = ca->options.n_serial_addresses,
+		.server_name = ca->options.kds_name,
+		.credentials = daemon_credentials(ca->daemon),
+		.trust = daemon_trust(ca->daemon),
+		.expect_roles = PEER_SERIAL,
+		.limits = CONN_LIMITS_DEFAULT,
+	};
+	return rpc_channel_new(&options, st, &ca->channel);
+}
+
+static void object_changed(void *arg, const Kds__V1__Object *object)
+{
+	struct ca *ca = arg;
+	keeper_changed(ca->keeper, object);
+	if (object->value_case == KDS__V1__OBJECT__VALUE_MIN_SERIAL)
+		serials_set_min(ca->serials, object->min_serial->value);
+}
+
+static void all_known(void *arg, uint64_t revision)
+{
+	struct ca *ca = arg;
+	(void)revision;
+	keeper_synced(ca->keeper);
+}
+
+static enum status_code start_follower(struct ca *ca, struct status *st)
+{
+	static const char *const prefixes[] = { "node/" };
+	const struct follower_options options = {
+		.daemon = ca->daemon,
+		.channel = ca->channel,
+		.prefixes = prefixes,
+		.n_prefixes = 1,
+		.change = object_changed,
+		.synced = all_known,
+		.arg = ca,
+	};
+	return follower_start(&options, st, &ca->follower);
+}
+
+static enum status_code start_keeper(struct ca *ca, struct status *st)
+{
+	const struct keeper_options options = {
+		.authority = ca->authority,
+		.common_name = ca->options.cluster,
+		.requester = ca->options.name,
+		.seal = ca->seal,
+		.channel = ca->channel,
+	};
+	enum status_code rc = keeper_new(&options, st, &ca->keeper);
+	/* The follower tells the keeper and the keeper asks the follower: both are there before either runs on. */
+	if (rc == STATUS_OK)
+		rc = start_follower(ca, st);
+	if (rc == STATUS_OK)
+		rc = keeper_start(ca->keeper, ca->follower, st);
+	return rc;
+}
+
+static enum status_code start_issuing(struct ca *ca, struct status *st)
+{
+	const struct issuing_options options = {
+		.keeper = ca->keeper,
+		.serials = ca->serials,
+		.channel = ca->channel,
+		.kds_name = ca->options.kds_name,
+		.lifetimes = ca->lifetimes,
+		.workers = ca->workers,
+	};
+	return issuing_start(&options, st, &ca->issuing);
+}
+
+static enum status_code add_service(struct ca *ca, struct status *st)
+{
+	const struct ca_api_options options = {
+		.follower = ca->follower,
+		.keeper = ca->keeper,
+		.issuing = ca->issuing,
+		.kds_name = ca->options.kds_name,
+	};
+	return ca_api_new(&options, daemon_server(ca->daemon), st, &ca->api);
+}
+
+static bool is_ready(void *arg, char *reason, size_t size)
+{
+	struct ca *ca = arg;
+	struct status st;
+	struct authority *a = NULL;
+	if (keeper_authority(ca->keeper, &st, &a) != STATUS_OK) {
+		snprintf(reason, size, "%s", st.message);
+		return false;
+	}
+	authority_unref(a);
+	if (!issuing_healthy(ca->issuing)) {
+		snprintf(reason, size, "kds-serial has no quorum, or none of it can be reached");
+		return false;
+	}
+	return true;
+}
+
+static void reloaded(void *arg, struct tls_credentials *credentials)
+{
+	struct ca *ca = arg;
+	rpc_channel_set_credentials(ca->channel, credentials);
+}
+
+static enum status_code start(struct ca *ca, struct status *st)
+{
+	enum status_code rc = open_channel(ca, st);
+	if (rc == STATUS_OK)
+		rc = serials_start(ca->channel, ca->block_size, st, &ca->serials);
+	if (rc == STATUS_OK)
+		rc = start_keeper(ca, st);
+	if (rc == STATUS_OK)
+		rc = start_issuing(ca, st);
+	if (rc == STATUS_OK)
+		rc = add_service(ca, st);
+	if (rc != STATUS_OK)
+		return rc;
+	daemon_set_ready(ca->daemon, is_ready, ca);
+	daemon_set_reload(ca->daemon, reloaded, ca);
+	return daemon_listen(ca->daemon, st);
+}
+
+/* Those who use go before what they use. The RPC port is closed. */
+static void stop(struct ca *ca)
+{
+	issuing_stop(ca->issuing);
+	keeper_stop(ca->keeper);
+	follower_stop(ca->follower);
+	serials_stop(ca->serials);
+	rpc_channel_free(ca->channel);
+	daemon_free(ca->daemon);
+	ca_api_free(ca->api);
+	keeper_free(ca->keeper);
+	seal_free(ca->seal);
+	daemon_options_free(&ca->options);
+}
+
+int main(int argc, char **argv)
+{
+	struct ca ca = { .options = { .program = program.name } };
+	struct status st;
+	int exit_status = 0;
+
+	/* A core would hold the CA's key. */
+	(void)setrlimit(RLIMIT_CORE, &(struct rlimit){ 0 });
+	enum status_code rc = daemon_options_parse(&program, argc, argv, &st, &ca.options);
+	if (rc == STATUS_OK)
+		rc = read_own_options(&ca, &st);
+	if (rc == STATUS_OK)
+		rc = daemon_new(&ca.options, &st, &ca.daemon);
+	if (rc == STATUS_OK)
+		rc = load_seal(&ca, &st);
+	if (rc == STATUS_OK && !ca.options.check_only)
+		rc = start(&ca, &st);
+	if (rc != STATUS_OK)
+		exit_status = daemon_start_failed(&ca.options, &st);
+	else if (!ca.options.check_only)
+		daemon_run(ca.daemon);
+	stop(&ca);
+	return exit_status;
+}

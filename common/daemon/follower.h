@@ -2,8 +2,6 @@
  * Follows the replicated configuration: one long poll after the other against kds-serial (Config.Watch), an object cache,
  * and the trust kept in step (cluster CAs, min_serial, removed services).
  * When no replica answers, what is known stays in force.
- *
- * A poll lasts at most 10 s, so a channel whose limits.idle_ms is 20 s leaves a replica that hangs.
  */
 #ifndef DAEMON_FOLLOWER_H
 #define DAEMON_FOLLOWER_H

@@ -18,7 +18,6 @@
 
 #define HOUR_MS UINT64_C(3600000)
 #define LIFESPAN_INTERVALS_MAX 500 /* so many masterKeys are held at most, and some more */
-#define IDLE_MS 20000              /* follower.h */
 
 static const cfg_opt_t own_options[] = {
 	CFG_STR("seal", NULL, CFGF_NONE),
@@ -150,7 +149,7 @@ static void take_reload(void *arg, struct tls_credentials *credentials)
 
 static enum status_code open_channel(struct keydist *k, struct status *st)
 {
-	struct rpc_channel_options options = {
+	const struct rpc_channel_options options = {
 		.addresses = (const char *const *)k->options.serial_addresses,
 		.n_addresses = k->options.n_serial_addresses,
 		.credentials = daemon_credentials(k->daemon),
@@ -158,7 +157,6 @@ static enum status_code open_channel(struct keydist *k, struct status *st)
 		.expect_roles = PEER_SERIAL,
 		.limits = CONN_LIMITS_DEFAULT,
 	};
-	options.limits.idle_ms = IDLE_MS;
 	return rpc_channel_new(&options, st, &k->channel);
 }
 

@@ -11,7 +11,8 @@
  *     kds_key_wipe(&key);
  *     kds_allocator_free(a);
  *
- * Calls block, at most options.timeout_ms. An allocator may be used by several threads at once. Nothing is printed.
+ * Calls block, at most options.timeout_ms. An allocator may be used by several threads at once, not after fork(). Nothing is
+ * printed. What a call fills in stays untouched when it fails; `error` may be NULL.
  */
 #ifndef KDS_KDS_H
 #define KDS_KDS_H
@@ -46,14 +47,15 @@ struct kds_error {
 	char message[256]; /* one line: what was being done, what went wrong, what to do */
 };
 
-/* NULL or 0: from the configuration file, else the default. */
+/* NULL or 0: from the configuration file, else the default. With all the strings given, no file is needed. */
 struct kds_options {
-	const char *config_file;
+	const char *config_file;      /* cli.conf */
+	const char *cluster;          /* its name, which the servers' certificates must state */
 	const char *certificate_file; /* the kds-client certificate, PEM, before its chain */
 	const char *key_file;
 	const char *ca_file;          /* infrastructure CA, PEM */
 	const char *addresses;        /* of kds-keydist: "host:port,host:port" */
-	unsigned timeout_ms;          /* 10000 */
+	unsigned timeout_ms;          /* of one call; 10000 */
 };
 
 #define KDS_KEY_SIZE 32

@@ -4,21 +4,21 @@
 #include <string.h>
 
 static const struct argp_option common_options[] = {
-	{ "json", OPT_JSON, NULL, 0, "Print the answer as one JSON document", 0 },
-	{ "quiet", 'q', NULL, 0, "No progress, no warnings", 0 },
-	{ "verbose", 'v', NULL, 0, "Say what is being done", 0 },
-	{ "help", 'h', NULL, 0, "This help; behind a noun or verb, about it", 0 },
-	{ "version", 'V', NULL, 0, "The version", 0 },
+	{ "json", OPT_JSON, NULL, 0, "Print the answer as one JSON document", 1 },
+	{ "quiet", 'q', NULL, 0, "No progress, no warnings", 1 },
+	{ "verbose", 'v', NULL, 0, "Say what is being done", 1 },
+	{ "help", 'h', NULL, 0, "This help; behind a noun or verb, about it", 1 },
+	{ "version", 'V', NULL, 0, "The version", 1 },
 	{ 0 },
 };
 
 static const struct argp_option connection_options[] = {
 	{ "config", OPT_CONFIG, "FILE", 0,
-	  "Configuration (default: $KDS_CONFIG, ~/.config/kds/cli.conf, /etc/kds/cli.conf)", 0 },
-	{ "timeout", OPT_TIMEOUT, "SECONDS", 0, "How long to wait for an answer", 0 },
-	{ "cert", OPT_CERT, "FILE", 0, "Act with this certificate instead of the configured one", 0 },
-	{ "key", OPT_KEY, "FILE", 0, "The private key to --cert", 0 },
-	{ "ca", OPT_CA, "FILE", 0, "The infrastructure CA to trust", 0 },
+	  "Configuration (default: $KDS_CONFIG, ~/.config/kds/cli.conf, /etc/kds/cli.conf)", 1 },
+	{ "timeout", OPT_TIMEOUT, "SECONDS", 0, "How long to wait for an answer", 1 },
+	{ "cert", OPT_CERT, "FILE", 0, "Act with this certificate instead of the configured one", 1 },
+	{ "key", OPT_KEY, "FILE", 0, "The private key to --cert", 1 },
+	{ "ca", OPT_CA, "FILE", 0, "The infrastructure CA to trust", 1 },
 	{ 0 },
 };
 
@@ -39,12 +39,17 @@ static const struct argp_option *find_in(const struct argp_option *options, cons
 	return NULL;
 }
 
+/* Those that stand with every command. */
+static const struct argp_option *find_global(const char *name, size_t len, int key)
+{
+	const struct argp_option *o = find_in(common_options, name, len, key);
+	return o ? o : find_in(connection_options, name, len, key);
+}
+
 /* By long name, or by key where name is NULL. Looks at every command's options: whose it is, is checked at the end. */
 static const struct argp_option *find_option(const char *name, size_t len, int key)
 {
-	const struct argp_option *o = find_in(common_options, name, len, key);
-	if (!o)
-		o = find_in(connection_options, name, len, key);
+	const struct argp_option *o = find_global(name, len, key);
 	for (size_t i = 0; !o && i < cli_n_nouns; i++) {
 		for (size_t j = 0; !o && j < cli_nouns[i]->n_commands; j++)
 			o = find_in(cli_nouns[i]->commands[j].options, name, len, key);
@@ -150,8 +155,7 @@ static enum status_code check_given(const struct cli *cli, struct status *st)
 {
 	for (size_t i = 0; i < cli->n_given; i++) {
 		int key = cli->given[i].option;
-		if (!find_in(common_options, NULL, 0, key) && !find_in(connection_options, NULL, 0, key) &&
-		    !find_in(cli->command->options, NULL, 0, key))
+		if (!find_global(NULL, 0, key) && !find_in(cli->command->options, NULL, 0, key))
 			return status_set(st, STATUS_INVALID_ARGUMENT, "no option --%s here", find_option(NULL, 0, key)->name);
 	}
 	if (cli->n_args < cli->command->min_args)
@@ -218,8 +222,8 @@ static void help_command(const struct cli *cli)
 	/* argp prints what stands behind the vertical tab behind the options. */
 	snprintf(doc, sizeof doc, "%s.\vExamples:\n%s", c->purpose, c->examples);
 	static const struct argp_child children[] = {
-		{ &common_argp, 0, "Common options:", 1 },
-		{ &connection_argp, 0, "Connection and identity:", 2 },
+		{ &connection_argp, 0, "Connection and identity:", 1 },
+		{ &common_argp, 0, "Common options:", 2 },
 		{ 0 },
 	};
 	static const struct argp_child offline_children[] = { { &common_argp, 0, "Common options:", 1 }, { 0 } };

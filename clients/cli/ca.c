@@ -120,8 +120,8 @@ static const struct cli_command commands[] = {
 	    .arguments = "",
 	    .purpose = "Print the certificates of all the cluster's CAs in PEM",
 	    .examples = "  kds-cli ca bundle --out ca.pem\n"
-			"\nWhat a program needs to verify the nodes' certificates. The services are under the\n"
-			"infrastructure CA instead (infra-ca.crt), which is not in it.",
+			"\nWhat a program needs to verify the nodes' certificates. The services are under\n"
+			"the infrastructure CA instead (infra-ca.crt), which is not in it.",
 	    .options = bundle_options,
 	    .run = run_bundle,
 	},

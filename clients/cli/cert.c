@@ -83,9 +83,9 @@ static const struct cli_command commands[] = {
 	    .purpose = "Would the cluster accept this certificate now? Exit status 1: no",
 	    .examples = "  kds-cli cert verify node1.crt\n"
 			"  kds-cli cert verify --ca ca.pem --min-serial 1200 node1.crt\n"
-			"\nFILE: the certificate before its chain. Judged as the daemons judge it: the cluster's\n"
-			"CAs, its minimum serial, removed services. With --ca FILE (and no --cert) no server is\n"
-			"asked: the chain is verified against the CAs of that file.",
+			"\nFILE: the certificate before its chain. Judged as the daemons judge it: the\n"
+			"cluster's CAs, its minimum serial, removed services. With --ca FILE (and no\n"
+			"--cert) no server is asked: the chain is verified against the CAs in FILE.",
 	    .options = verify_options,
 	    .min_args = 1,
 	    .max_args = 1,

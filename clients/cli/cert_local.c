@@ -78,7 +78,9 @@ enum status_code cert_run_request(struct cli *cli, struct status *st)
 	if (have_key(cli, key_path, st, &key) != STATUS_OK)
 		return st->code;
 	enum status_code rc = x509_request_make(key, name, st, &pem);
-	if (rc == STATUS_OK)
+	if (rc == STATUS_OK && cli->json)
+		rc = output_json(json_pack("{ss%,ss}", "request", (const char *)pem.data, pem.len, "key", key_path), st);
+	if (rc == STATUS_OK && (!cli->json || cli_has(cli, OPT_OUT)))
 		rc = cli_write_output(cli, (struct slice){ .data = pem.data, .len = pem.len }, st);
 	buffer_free(&pem);
 	gnutls_x509_privkey_deinit(key);

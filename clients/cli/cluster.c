@@ -292,8 +292,8 @@ static const struct cli_command commands[] = {
 	    .purpose = "Show the replicas, and whether a majority agrees",
 	    .examples = "  kds-cli cluster view\n"
 			"  kds-cli --json cluster view\n"
-			"\nAll configured replicas are asked; the view of one with a quorum is shown, else of the\n"
-			"one that sees most.",
+			"\nAll configured replicas are asked; the view of one with a quorum is shown,\n"
+			"else of the one that sees most.",
 	    .run = run_view,
 	},
 	{

@@ -263,8 +263,8 @@ static const struct cli_command commands[] = {
 	    .examples = "  kds-cli config get ca.default-lifetime\n"
 			"  kds-cli config get node/node1.example.com\n"
 			"  kds-cli --json config get cluster\n"
-			"\nA NAME with a slash, and `cluster', is a key as `config list' prints it; any other is\n"
-			"the name of a setting.",
+			"\nA NAME with a slash, and `cluster', is a key as `config list' prints it; any\n"
+			"other is the name of a setting.",
 	    .options = read_options,
 	    .min_args = 1,
 	    .max_args = 1,

@@ -218,7 +218,7 @@ static enum status_code print_result(const struct init_plan *plan, const char *d
 		return rc;
 	printf("\nNext:\n"
 	       "  1. Each folder holds private keys: bring it to the host that it is for, and to no other.\n"
-	       "  2. Keep admin/infra-ca.key%s off the hosts: it makes new services.\n"
+	       "  2. Keep admin/infra-ca.key%s off the hosts: who has it can make services.\n"
 	       "  3. Start the processes, the replicas first:\n",
 	       plan->keep_passphrase ? " and admin/passphrase" : "");
 	for (size_t i = 0; i < plan->n_services; i++) {
@@ -281,12 +281,12 @@ static const struct cli_command commands[] = {
 	{
 	    .arguments = "--cluster NAME --kds-name NAME --dir DIR",
 	    .purpose = "Make a new cluster: its infrastructure CA, first certificates, configuration files",
-	    .examples = "  kds-cli init --cluster cluster.example.com --kds-name key.example.com --dir kds\n"
+	    .examples = "  kds-cli init --cluster c.example.com --kds-name key.example.com --dir kds\n"
 			"  kds-cli init --cluster c.example.com --kds-name key.example.com --dir kds \\\n"
 			"      --replicas a.example.com,b.example.com,c.example.com:8400 \\\n"
 			"      --ca-host a.example.com --keydist-host b.example.com,c.example.com\n"
-			"\nA folder for each process is made, and admin/ for the administrator. The directory\n"
-			"appears whole or not at all.",
+			"\nA folder for each process is made, and admin/ for the administrator. The\n"
+			"directory appears whole or not at all.",
 	    .options = init_options,
 	    .offline = true,
 	    .run = run_init,

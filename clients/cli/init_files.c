@@ -69,19 +69,21 @@ static void put_common(FILE *f, const struct init_plan *plan, const struct init_
 		"cluster = \"%s\"\n"
 		"kds-name = \"%s\"\n"
 		"cluster-id = \"%s\"\n"
-		"name = \"%s\"        # as in the certificate's role URI\n"
+		"# As in the certificate's role URI:\n"
+		"name = \"%s\"\n"
 		"\n"
 		"listen = \"%s\"\n"
 		"certificate = \"service.crt\"\n"
 		"key = \"service.key\"\n"
-		"ca = \"infra-ca.crt\"       # the infrastructure CA: all services and the administrator are under it\n",
+		"# The infrastructure CA; the services and the administrator are under it:\n"
+		"ca = \"infra-ca.crt\"\n",
 		kind, plan->cluster, kind, plan->cluster, plan->kds_name, plan->cluster_id, s->name,
 		host_format(&s->host, s->host.port, address));
 	if (s->kind != INIT_SERIAL)
 		put_addresses(f, plan, INIT_SERIAL);
 	fputs("\n"
-	      "# With their defaults:\n"
-	      "# tls-min = \"1.2\"         # \"1.3\" shuts out stock NNG of Debian 12\n"
+	      "# With their defaults (\"1.3\" shuts out stock NNG of Debian 12):\n"
+	      "# tls-min = \"1.2\"\n"
 	      "# log-level = \"info\"\n"
 	      "\n",
 	      f);
@@ -91,11 +93,13 @@ static void put_serial(FILE *f, const struct init_plan *plan, const struct init_
 {
 	char address[HOST_TEXT_SIZE];
 	fprintf(f,
-		"id = %u                   # this replica's; never used again once its data is lost\n"
+		"# This replica's number; never to be used again once its data is lost.\n"
+		"id = %u\n"
 		"peer-listen = \"%s\"\n"
 		"data-dir = \"data\"\n"
 		"\n"
-		"# election-timeout = 1000  # milliseconds\n"
+		"# Milliseconds:\n"
+		"# election-timeout = 1000\n"
 		"# heartbeat = 100\n"
 		"\n"
 		"# All replicas, this one too; the same in each replica's file.\n",
@@ -110,24 +114,33 @@ static void put_serial(FILE *f, const struct init_plan *plan, const struct init_
 
 static void put_ca(FILE *f)
 {
-	fputs("seal = \"ca.seal\"          # opens the CA's key; every kds-ca of the cluster has the same\n"
+	fputs("# Opens the CA's key; every kds-ca of the cluster has the same file.\n"
+	      "seal = \"ca.seal\"\n"
 	      "\n"
+	      "# Which of the cluster's CAs this one signs with:\n"
 	      "# authority = \"default\"\n"
-	      "# default-lifetime = 72    # hours\n"
+	      "# Lifetimes of certificates in hours:\n"
+	      "# default-lifetime = 72\n"
 	      "# max-lifetime = 167\n"
-	      "# block-size = 1000        # serial numbers taken at a time\n"
-	      "# workers = 0              # signing threads; 0: one a core\n",
+	      "# Serial numbers taken at a time:\n"
+	      "# block-size = 1000\n"
+	      "# Signing threads; 0: one a core:\n"
+	      "# workers = 0\n",
 	      f);
 }
 
 static void put_keydist(FILE *f)
 {
-	fputs("seal = \"keydist.seal\"     # opens the master keys; every kds-keydist of the cluster has the same\n"
+	fputs("# Opens the master keys; every kds-keydist of the cluster has the same file.\n"
+	      "seal = \"keydist.seal\"\n"
 	      "data-dir = \"data\"\n"
 	      "\n"
-	      "# master-key-interval = 24 # hours\n"
-	      "# key-lifespan = 168       # hours for which a key can be restored\n"
-	      "# publish-ahead = 10       # seconds\n",
+	      "# Hours between two master keys:\n"
+	      "# master-key-interval = 24\n"
+	      "# Hours for which a key can be restored:\n"
+	      "# key-lifespan = 168\n"
+	      "# Seconds from the publication of a master key to its use:\n"
+	      "# publish-ahead = 10\n",
 	      f);
 }
 
@@ -202,7 +215,9 @@ static enum status_code make_admin(const struct init_plan *plan, struct status *
 	      "certificate = \"admin.crt\"\n"
 	      "key = \"admin.key\"\n"
 	      "ca = \"infra-ca.crt\"\n"
-	      "timeout = 10              # seconds to wait for an answer\n",
+	      "\n"
+	      "# Seconds to wait for an answer:\n"
+	      "timeout = 10\n",
 	      t.stream);
 	return text_save(&t, plan, "admin", "cli.conf", 0644, st);
 }

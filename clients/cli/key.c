@@ -111,8 +111,9 @@ static const struct cli_command commands[] = {
 	    .arguments = "URI",
 	    .purpose = "Sender: make a key for a group; prints its ident and the key, in base64",
 	    .examples = "  kds-cli --cert kds.crt --key kds.key key create urn:example:prjA\n"
-			"\nOnly a node's key distribution client can do this (cert sign --profile kds-client). The\n"
-			"ident goes along with what the key protects; the key is secret.",
+			"\nOnly a node's key distribution client can do this (cert sign --profile\n"
+			"kds-client). The ident goes along with what the key protects; the key is\n"
+			"secret.",
 	    .min_args = 1,
 	    .max_args = 1,
 	    .run = run_create,

@@ -180,7 +180,8 @@ static const struct cli_command commands[] = {
 	    .verb = "add",
 	    .arguments = "NAME",
 	    .purpose = "Add a node, so that it can have certificates",
-	    .examples = "  kds-cli node add node1.example.com --address 192.0.2.1 --group 'urn:example:prjA#10s'\n"
+	    .examples = "  kds-cli node add node1.example.com --group 'urn:example:prjA#10s'\n"
+			"  kds-cli node add node1.example.com --address 192.0.2.1 --group urn:x:b\n"
 			"  kds-cli node add node1.example.com --replace --group urn:example:prjB\n",
 	    .options = add_options,
 	    .min_args = 1,

@@ -25,6 +25,7 @@ struct daemon {
 	struct health *health;
 	daemon_reload_fn reload;
 	void *reload_arg;
+	unsigned allow_roles;
 	pthread_mutex_t lock;                /* of the listener: it is gone while others still ask */
 	struct listener *listener;
 	atomic_bool stopping;
@@ -171,6 +172,11 @@ void daemon_set_reload(struct daemon *d, daemon_reload_fn reload, void *arg)
 	d->reload_arg = arg;
 }
 
+void daemon_set_allow(struct daemon *d, unsigned roles)
+{
+	d->allow_roles = roles;
+}
+
 void daemon_trust_changed(struct daemon *d)
 {
 	pthread_mutex_lock(&d->lock);
@@ -190,6 +196,7 @@ enum status_code daemon_listen(struct daemon *d, struct status *st)
 		.self = SP_REP,
 		.credentials = d->credentials,
 		.trust = d->trust,
+		.allow_roles = d->allow_roles,
 		.max_connections = o->max_connections,
 		.max_per_address = o->max_per_address,
 		.limits = CONN_LIMITS_DEFAULT,

@@ -36,6 +36,10 @@ void daemon_set_reload(struct daemon *d, daemon_reload_fn reload, void *arg);
 /* The trust changed: closes connections that no longer pass. Any thread. */
 void daemon_trust_changed(struct daemon *d);
 
+/* Peers with none of these roles (identity.h) are refused in the handshake; without this call anyone with a certificate
+ * gets as far as the method tables. Before daemon_listen(). */
+void daemon_set_allow(struct daemon *d, unsigned roles);
+
 /* Registers Health, opens the RPC port. After the daemon's own services were added to daemon_server(). */
 enum status_code daemon_listen(struct daemon *d, struct status *st) MUST_CHECK;
 

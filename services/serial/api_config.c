@@ -1,0 +1,151 @@
+#include "services/serial/api_internal.h"
+
+#include <string.h>
+
+#include "common/x509/cert.h"
+
+static struct api *api_of(Kds__V1__Config_Service *service)
+{
+	return (struct api *)((char *)service - offsetof(struct api, config));
+}
+
+/* Who writes which kind of object. */
+static const struct kind {
+	const char *prefix;
+	Kds__V1__Object__ValueCase value;
+	unsigned writers;
+} kinds[] = {
+	{ "node/", KDS__V1__OBJECT__VALUE_NODE, PEER_ADMIN },
+	{ "setting/", KDS__V1__OBJECT__VALUE_SETTING, PEER_ADMIN },
+	{ "service/", KDS__V1__OBJECT__VALUE_SERVICE, PEER_ADMIN },
+	{ "ca/", KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY, PEER_CA },
+	{ "masterkey/", KDS__V1__OBJECT__VALUE_MASTER_KEY, PEER_KEYDIST },
+};
+#define N_KINDS (sizeof kinds / sizeof *kinds)
+
+/* Answers and returns false when the caller must not write this kind. NULL: no such kind, which state_validate() explains. */
+static bool may_write(struct rpc_call *call, const struct kind *kind)
+{
+	if (!kind || (rpc_call_identity(call)->roles & kind->writers))
+		return true;
+	char needed[64], has[128];
+	rpc_call_fail(call, STATUS_PERMISSION_DENIED, "%s* is written by the role %s; %s has the role %s", kind->prefix,
+		      peer_roles_describe(kind->writers, needed, sizeof needed), rpc_call_identity(call)->common_name,
+		      peer_roles_describe(rpc_call_identity(call)->roles, has, sizeof has));
+	return false;
+}
+
+/* The state machine takes any bytes, so that replicas with different libraries agree; people hear of mistakes here. */
+static enum status_code check_authority(const Kds__V1__CertificateAuthority *a, struct status *st)
+{
+	gnutls_x509_crt_t crt;
+	enum status_code rc = x509_import((struct slice){ a->certificate.data, a->certificate.len }, st, &crt);
+	if (rc != STATUS_OK)
+		return status_set(st, STATUS_INVALID_ARGUMENT, "not a certificate in DER");
+	struct x509_info info;
+	rc = x509_info_read(crt, st, &info);
+	gnutls_x509_crt_deinit(crt);
+	if (rc != STATUS_OK)
+		return rc;
+	if (!info.ca)
+		rc = status_set(st, STATUS_INVALID_ARGUMENT, "the certificate of %.100s is not a CA's", info.common_name);
+	x509_info_free(&info);
+	return rc;
+}
+
+static void config_put(Kds__V1__Config_Service *service, const Kds__V1__PutRequest *in, Kds__V1__Object_Closure closure,
+		       void *call)
+{
+	(void)closure;
+	const struct kind *kind = NULL;
+	const Kds__V1__Object *o = in->object;
+	for (size_t i = 0; o && i < N_KINDS; i++)
+		if (kinds[i].value == o->value_case)
+			kind = &kinds[i];
+	if (!may_write(call, kind))
+		return;
+	struct status st;
+	if (o && o->value_case == KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY &&
+	    check_authority(o->certificate_authority, &st) != STATUS_OK) {
+		rpc_call_fail_field(call, "object.certificate_authority.certificate", "%s", st.message);
+		return;
+	}
+	Kds__V1__Command c = KDS__V1__COMMAND__INIT;
+	c.op_case = KDS__V1__COMMAND__OP_PUT;
+	c.put = (Kds__V1__PutRequest *)in;
+	api_propose(api_of(service), call, &c);
+}
+
+static void config_delete(Kds__V1__Config_Service *service, const Kds__V1__DeleteRequest *in,
+			  Kds__V1__Object_Closure closure, void *call)
+{
+	(void)closure;
+	const struct kind *kind = NULL;
+	for (size_t i = 0; i < N_KINDS; i++)
+		if (strncmp(in->key, kinds[i].prefix, strlen(kinds[i].prefix)) == 0)
+			kind = &kinds[i];
+	if (!may_write(call, kind))
+		return;
+	Kds__V1__Command c = KDS__V1__COMMAND__INIT;
+	c.op_case = KDS__V1__COMMAND__OP_DELETE;
+	c.delete_ = (Kds__V1__DeleteRequest *)in;
+	api_propose(api_of(service), call, &c);
+}
+
+static enum status_code read_object(struct state *s, const ProtobufCMessage *in, unsigned sealed, struct status *st,
+				    struct buffer *out)
+{
+	return state_get(s, ((const Kds__V1__GetRequest *)in)->key, sealed, st, out);
+}
+
+static void config_get(Kds__V1__Config_Service *service, const Kds__V1__GetRequest *in, Kds__V1__Object_Closure closure,
+		       void *call)
+{
+	(void)closure;
+	api_read(api_of(service), call, in->local, "Config.Get", &in->base, read_object);
+}
+
+static enum status_code read_list(struct state *s, const ProtobufCMessage *in, unsigned sealed, struct status *st,
+				  struct buffer *out)
+{
+	return state_list(s, (const Kds__V1__ListRequest *)in, sealed, st, out);
+}
+
+static void config_list(Kds__V1__Config_Service *service, const Kds__V1__ListRequest *in,
+			Kds__V1__ListResponse_Closure closure, void *call)
+{
+	(void)closure;
+	api_read(api_of(service), call, in->local, "Config.List", &in->base, read_list);
+}
+
+/* For a caller that has seen more than this replica: with the leader's word it is of another time, or of another cluster. */
+static enum status_code read_changes(struct state *s, const ProtobufCMessage *in, unsigned sealed, struct status *st,
+				     struct buffer *out)
+{
+	bool any;
+	return state_changes(s, (const Kds__V1__WatchRequest *)in, sealed, st, out, &any);
+}
+
+static void config_watch(Kds__V1__Config_Service *service, const Kds__V1__WatchRequest *in,
+			 Kds__V1__WatchResponse_Closure closure, void *call)
+{
+	(void)closure;
+	struct api *a = api_of(service);
+	if (in->since_revision > watch_revision(a->watch))
+		api_read(a, call, false, "Config.Watch", &in->base, read_changes);
+	else
+		watch_call(a->watch, call, in, api_sealed(call));
+}
+
+enum status_code api_add_config(struct api *a, struct rpc_server *server, struct status *st)
+{
+	static const struct rpc_access table[] = {
+		{ .method = "Get", .allow = PEER_SERVICES },
+		{ .method = "List", .allow = PEER_SERVICES },
+		{ .method = "Put", .allow = PEER_ADMIN | PEER_CA | PEER_KEYDIST, .flags = RPC_ROUTED },
+		{ .method = "Delete", .allow = PEER_ADMIN | PEER_CA | PEER_KEYDIST, .flags = RPC_ROUTED },
+		{ .method = "Watch", .allow = PEER_SERVICES, .flags = RPC_LONG_POLL },
+	};
+	a->config = (Kds__V1__Config_Service)KDS__V1__CONFIG__INIT(config_);
+	return rpc_server_add(server, &a->config.base, table, sizeof table / sizeof *table, st);
+}

@@ -1,0 +1,150 @@
+/* kds-serial: one replica of the cluster's serial numbers, configuration and records. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/daemon/daemon.h"
+#include "services/serial/api.h"
+#include "services/serial/config.h"
+#include "services/serial/publish.h"
+
+static const struct daemon_program program = {
+	.name = "kds-serial",
+	.purpose = "Replicates a cluster's serial numbers, configuration and records of certificates.",
+	.own = serial_options,
+	.default_port = 7400,
+};
+
+struct serial {
+	struct daemon_options options;
+	struct serial_config config;
+	struct daemon *daemon;
+	struct engine *engine;
+	struct forward *forward;
+	struct watch *watch;
+	struct publish *publish;
+	struct api *api;
+};
+
+/* On the engine's thread, after each turn that changed something. */
+static void state_changed(void *arg, struct state *state, uint64_t revision)
+{
+	(void)state;
+	struct serial *s = arg;
+	watch_changed(s->watch, revision);
+	publish_changed(s->publish, revision);
+}
+
+static bool is_ready(void *arg, char *reason, size_t size)
+{
+	struct serial *s = arg;
+	char address[300];
+	uint64_t id;
+	if (engine_leader(s->engine, &id, address, sizeof address))
+		return true;
+	snprintf(reason, size, "no leader: a majority of the %zu replicas must run and reach each other",
+		 s->config.n_members);
+	return false;
+}
+
+static void credentials_changed(void *arg, struct tls_credentials *credentials)
+{
+	struct serial *s = arg;
+	engine_set_credentials(s->engine, credentials);
+	forward_set_credentials(s->forward, credentials);
+}
+
+static enum status_code start_engine(struct serial *s, struct status *st)
+{
+	const struct daemon_options *o = &s->options;
+	const struct engine_options options = {
+		.id = s->config.id,
+		.data_dir = s->config.data_dir,
+		.peer_listen = s->config.peer_listen,
+		.rpc_address = s->config.rpc_address,
+		.cluster = o->cluster,
+		.kds_name = o->kds_name,
+		.cluster_id = o->cluster_id,
+		.members = s->config.members,
+		.n_members = s->config.n_members,
+		.election_ms = s->config.election_ms,
+		.heartbeat_ms = s->config.heartbeat_ms,
+		.credentials = daemon_credentials(s->daemon),
+		.trust = daemon_trust(s->daemon),
+		.changed = state_changed,
+		.arg = s,
+	};
+	return engine_start(&options, st, &s->engine);
+}
+
+/* The trust is in force before the first peer may call. */
+static enum status_code start(struct serial *s, struct status *st)
+{
+	struct rpc_server *server = daemon_server(s->daemon);
+	enum status_code rc = watch_new(st, &s->watch);
+	if (rc == STATUS_OK)
+		rc = publish_new(st, &s->publish);
+	if (rc == STATUS_OK)
+		rc = start_engine(s, st);
+	if (rc == STATUS_OK)
+		rc = publish_start(s->publish, s->engine, s->daemon, s->config.data_dir, st);
+	if (rc == STATUS_OK)
+		rc = watch_start(s->watch, s->engine, st);
+	if (rc == STATUS_OK)
+		rc = forward_new(s->engine, daemon_credentials(s->daemon), daemon_trust(s->daemon), st, &s->forward);
+	if (rc == STATUS_OK)
+		rc = api_new(server, s->engine, s->forward, s->watch, st, &s->api);
+	if (rc != STATUS_OK)
+		return rc;
+	daemon_set_ready(s->daemon, is_ready, s);
+	daemon_set_reload(s->daemon, credentials_changed, s);
+	/* Nodes and their clients talk to kds-ca and kds-keydist. */
+	daemon_set_allow(s->daemon, PEER_SERVICES);
+	return daemon_listen(s->daemon, st);
+}
+
+/* After the RPC port was closed: every call is answered here, none comes any more. */
+static void stop(struct serial *s)
+{
+	watch_stop(s->watch);
+	publish_stop(s->publish);
+	forward_free(s->forward);
+	if (s->engine)
+		engine_stop(s->engine);
+	daemon_free(s->daemon);
+	api_free(s->api);
+	watch_free(s->watch);
+	publish_free(s->publish);
+	serial_config_fini(&s->config);
+	daemon_options_free(&s->options);
+}
+
+static enum status_code run(struct serial *s, struct status *st)
+{
+	enum status_code rc = serial_config_read(&s->options, st, &s->config);
+	if (rc == STATUS_OK)
+		rc = daemon_new(&s->options, st, &s->daemon);
+	if (rc != STATUS_OK)
+		return rc;
+	if (s->options.check_only) {
+		const struct store_identity identity = { s->options.cluster_id, s->config.id };
+		return store_check(s->config.data_dir, &identity, st);
+	}
+	rc = start(s, st);
+	if (rc == STATUS_OK) {
+		log_info("ready listen=%s", s->options.listen);
+		daemon_run(s->daemon);
+	}
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	struct serial s = { .options = { .program = program.name } };
+	struct status st;
+	enum status_code rc = daemon_options_parse(&program, argc, argv, &st, &s.options);
+	if (rc == STATUS_OK)
+		rc = run(&s, &st);
+	int exit_status = rc == STATUS_OK ? 0 : daemon_start_failed(&s.options, &st);
+	stop(&s);
+	return exit_status;
+}

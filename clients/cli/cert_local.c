@@ -44,7 +44,7 @@ enum status_code cert_read(const char *path, struct status *st, gnutls_x509_crt_
 /* The key of an existing file, or a new one that is saved there. */
 static enum status_code have_key(const struct cli *cli, const char *path, struct status *st, gnutls_x509_privkey_t *ret_key)
 {
-	gnutls_x509_privkey_t key;
+	gnutls_x509_privkey_t key = NULL;
 	if (access(path, F_OK) == 0) {
 		if (x509_key_load(path, NULL, st, &key) != STATUS_OK)
 			return cli_bad_input(st);
@@ -73,7 +73,7 @@ enum status_code cert_run_request(struct cli *cli, struct status *st)
 		return st->code;
 	snprintf(default_path, sizeof default_path, "%s.key", name);
 	const char *key_path = cli_has(cli, OPT_KEY) ? cli_value(cli, OPT_KEY) : default_path;
-	gnutls_x509_privkey_t key;
+	gnutls_x509_privkey_t key = NULL;
 	struct buffer pem = { 0 };
 	if (have_key(cli, key_path, st, &key) != STATUS_OK)
 		return st->code;
@@ -101,7 +101,7 @@ static enum status_code load_key(const struct cli *cli, const char *path, struct
 enum status_code cert_run_match(struct cli *cli, struct status *st)
 {
 	gnutls_x509_crt_t *list;
-	gnutls_x509_privkey_t key;
+	gnutls_x509_privkey_t key = NULL;
 	unsigned n;
 	int match = 0;
 	if (cert_read(cli->args[0], st, &list, &n) != STATUS_OK)

@@ -11,7 +11,6 @@
 
 #define SETTING_PREFIX "setting/"
 #define INPUT_BUDGET ((size_t)4 << 20)
-#define WATCH_POLL_MS 60000
 
 /* A key of its own, or the name of a setting. */
 static char *to_key(const char *name)
@@ -71,7 +70,7 @@ static enum status_code run_get(struct cli *cli, struct status *st)
 static enum status_code put(struct cli *cli, Kds__V1__Object *object, struct status *st)
 {
 	uint64_t revision;
-	const uint64_t *expected;
+	const uint64_t *expected = NULL;
 	Kds__V1__Object *answer;
 	if (expected_revision(cli, &revision, st, &expected) != STATUS_OK ||
 	    objects_put(cli, object, expected, st, &answer) != STATUS_OK)
@@ -123,7 +122,7 @@ static enum status_code run_set(struct cli *cli, struct status *st)
 static enum status_code run_unset(struct cli *cli, struct status *st)
 {
 	uint64_t revision;
-	const uint64_t *expected;
+	const uint64_t *expected = NULL;
 	Kds__V1__Object *answer;
 	if (expected_revision(cli, &revision, st, &expected) != STATUS_OK)
 		return st->code;
@@ -219,7 +218,6 @@ static enum status_code run_watch(struct cli *cli, struct status *st)
 			.service = &kds__v1__config__descriptor,
 			.method = "Watch",
 			.input = &in.base,
-			.timeout_ms = WATCH_POLL_MS,
 		};
 		if (session_call(cli, &request, st, &answer) != STATUS_OK)
 			return st->code;

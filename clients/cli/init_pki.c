@@ -62,7 +62,7 @@ static enum status_code public_key_of(gnutls_x509_privkey_t key, struct status *
 static enum status_code sign(const struct x509_template *t, gnutls_x509_privkey_t subject_key, const struct authority *a,
 			     struct status *st, gnutls_x509_crt_t *ret_crt)
 {
-	gnutls_pubkey_t pubkey;
+	gnutls_pubkey_t pubkey = NULL;
 	if (public_key_of(subject_key, st, &pubkey) != STATUS_OK)
 		return st->code;
 	const struct x509_issuer issuer = { .certificate = a->certificate, .key = a->key };

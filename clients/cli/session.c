@@ -261,7 +261,7 @@ enum status_code session_call(struct cli *cli, const struct session_request *req
 		return rc;
 	}
 	const struct rpc_call_options options = { .timeout_ms = request->timeout_ms, .secret = request->secret };
-	struct rpc_channel *channel;
+	struct rpc_channel *channel = NULL;
 	if (use_channel(cli->session, request->role, st, &channel) != STATUS_OK)
 		return st->code;
 	return rpc_channel_wait(channel, request->service, request->method, request->input, &options, st, ret_answer);

@@ -267,7 +267,7 @@ enum status_code daemon_options_parse(const struct daemon_program *program, int 
 				      struct daemon_options *ret_options)
 {
 	struct daemon_options o = { .program = program->name };
-	struct command_line line;
+	struct command_line line = { 0 };
 	enum status_code rc;
 	cfg_opt_t *options = merge_options(program->own);
 

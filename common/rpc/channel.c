@@ -219,7 +219,7 @@ void rpc_channel_set_credentials(struct rpc_channel *ch, struct tls_credentials 
 enum status_code rpc_channel_set_addresses(struct rpc_channel *ch, const char *const *addresses, size_t n,
 					   struct status *st)
 {
-	struct address *fresh;
+	struct address *fresh = NULL;
 	enum status_code rc = copy_addresses(addresses, n, st, &fresh);
 	if (rc != STATUS_OK)
 		return rc;

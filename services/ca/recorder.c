@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 
 #define CALLS_MAX 8
 #define BATCH_MIN 16   /* while other calls are under way, fewer than this wait for more */
@@ -187,6 +188,17 @@ static void deliver(struct batch *b, const struct rpc_result *result)
 	}
 }
 
+/* The lock is held. Said when it changes, not with each call. */
+static void note_health(struct recorder *r, const struct status *st)
+{
+	bool healthy = st->code == STATUS_OK;
+	if (r->healthy && !healthy)
+		log_warning("no certificate can be recorded: %s", st->message);
+	else if (!r->healthy && healthy)
+		log_info("certificates are recorded again");
+	r->healthy = healthy;
+}
+
 static void answered(void *arg, const struct rpc_result *result)
 {
 	struct batch *b = arg;
@@ -194,7 +206,7 @@ static void answered(void *arg, const struct rpc_result *result)
 	deliver(b, result);
 
 	pthread_mutex_lock(&r->lock);
-	r->healthy = result->status.code == STATUS_OK;
+	note_health(r, &result->status);
 	b->next = r->spare;
 	r->spare = b;
 	r->calls--;

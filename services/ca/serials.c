@@ -25,6 +25,7 @@ struct serials {
 	uint64_t min_serial;
 	bool fetching;             /* from the decision to fetch until its callback is through */
 	bool stopping;
+	bool failing;              /* the newest fetch brought nothing */
 	uint8_t fetch_id[FETCH_ID_SIZE]; /* the fetching one's alone; so is fetch_id_used */
 	bool fetch_id_used;        /* its answer came: the next call needs another */
 	struct serials_waiter *waiting, **last_waiting;
@@ -146,9 +147,10 @@ static void fetched(void *arg, const struct rpc_result *result)
 	struct serials *s = arg;
 	struct status st;
 	bool failed = read_result(result, &st) != STATUS_OK;
-	if (failed)
-		log_warning("%s", st.message);
 	pthread_mutex_lock(&s->lock);
+	if (failed)
+		log_write(s->failing ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, "%s", st.message);
+	s->failing = failed; /* said once, not with each try */
 	/* A block whose answer was lost on the way is not lost for us: the same id gets the same block. */
 	s->fetch_id_used = st.code != STATUS_UNAVAILABLE;
 	if (!failed)

@@ -74,8 +74,10 @@ static enum status_code read_file(const char *file, char line[PASSPHRASE_SIZE], 
 {
 	uint8_t *data;
 	size_t len;
-	if (secret_read_file(file, PASSPHRASE_SIZE - 1, st, &data, &len) != STATUS_OK)
+	if (secret_read_file(file, PASSPHRASE_SIZE - 1, st, &data, &len) != STATUS_OK) {
+		status_prefix(st, "read the passphrase");
 		return cli_bad_input(st);
+	}
 	memcpy(line, data, len);
 	line[len] = '\0';
 	line[strcspn(line, "\n")] = '\0';

@@ -309,6 +309,14 @@ static enum status_code take_answer(struct follower *f, struct status *st)
 	if (rc != STATUS_OK)
 		goto out;
 	const Kds__V1__WatchResponse *answer = (const Kds__V1__WatchResponse *)message;
+	if (answer->restart && answer->revision < f->since) {
+		/* It lags behind, or is cut off. To start over with it would bring back what was removed since. */
+		rc = status_set(st, STATUS_UNAVAILABLE,
+				"a replica knows revision %" PRIu64 ", less than %" PRIu64 " known here; if the cluster was "
+				"restored from a backup, restart this daemon",
+				answer->revision, f->since);
+		goto out;
+	}
 	if (answer->restart && f->since == 0) {
 		rc = status_set(st, STATUS_INTERNAL, "a replica has no state from the beginning on");
 		goto out;

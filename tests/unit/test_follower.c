@@ -519,6 +519,28 @@ static void test_follower_starts_over(void **state)
 	assert_true(knows(f, "setting/b") && knows(f, "setting/c"));
 }
 
+static void test_follower_never_goes_back(void **state)
+{
+	struct fixture *f = *state;
+	replica_put_setting(f->replica, "setting/a", "1");
+	replica_put_setting(f->replica, "setting/b", "1");
+	start(f);
+	wait_synced(f, 2);
+	replica_stop(f->replica);
+	kds__v1__object__free_unpacked(f->replica->objects[--f->replica->n], NULL);
+	f->replica->revision = 1; /* another replica, which has not heard of b */
+	replica_listen(f->replica);
+	for (int i = 0; i < 3000 && follower_in_step(f->follower); i++)
+		usleep(10000);
+	assert_false(follower_in_step(f->follower));
+	assert_true(knows(f, "setting/b"));
+	replica_put_setting(f->replica, "setting/b", "1");
+	replica_put_setting(f->replica, "setting/c", "1");
+	wait_synced(f, 3);
+	assert_false(saw(f, "setting/a", true) || saw(f, "setting/b", true));
+	assert_true(knows(f, "setting/c"));
+}
+
 static void test_follower_begins_with_its_cache(void **state)
 {
 	struct fixture *f = *state;
@@ -628,6 +650,7 @@ int main(void)
 		TEST(refuses_removed_services),
 		TEST(outlives_its_replica),
 		TEST(starts_over),
+		TEST(never_goes_back),
 		TEST(begins_with_its_cache),
 		TEST(ignores_a_damaged_cache),
 		TEST(ignores_another_clusters_cache),

@@ -1,0 +1,344 @@
+// links: common_daemon
+#include "tests/support/support.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/file.h"
+#include "common/daemon/daemon.h"
+#include "common/rpc/channel.h"
+#include "health.pb-c.h"
+#include "tests/support/pki.h"
+
+#define ADDRESS "127.26.4.1:17400"
+
+struct fixture {
+	struct pki *pki;
+	struct daemon_options options;
+	struct daemon *daemon;
+	struct status st;
+	/* A client of it. */
+	struct trust *trust;
+	struct tls_credentials *credentials;
+	struct rpc_channel *channel;
+	pthread_t runner;
+	atomic_int reloads;
+};
+
+static void write_text(const char *path, const char *text, size_t len)
+{
+	struct status st;
+	assert_int_equal(file_write(path, (struct slice){ text, len }, 0600, true, &st), STATUS_OK);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+	struct status st;
+	struct buffer bytes = { 0 };
+	assert_int_equal(file_read(from, 1 << 20, &st, &bytes), STATUS_OK);
+	write_text(to, (const char *)bytes.data, bytes.len);
+	buffer_free(&bytes);
+}
+
+/* The daemon's own files, which a test may replace. */
+static void install(struct fixture *f, const struct pki_leaf *leaf)
+{
+	char path[4096];
+	snprintf(path, sizeof path, "%s/service.crt", pki_directory(f->pki));
+	copy_file(leaf->certificate, path);
+	snprintf(path, sizeof path, "%s/service.key", pki_directory(f->pki));
+	copy_file(leaf->key, path);
+}
+
+static void parse(struct fixture *f, const char *extra)
+{
+	static const struct daemon_program program = { .name = "kds-test", .purpose = "Tests.", .default_port = 1 };
+	char text[4096], path[4096];
+	int n = snprintf(text, sizeof text,
+			 "cluster = \"" PKI_CLUSTER "\"\nkds-name = \"" PKI_KDS_NAME "\"\ncluster-id = \"id\"\n"
+			 "name = \"keydist1\"\nlisten = \"" ADDRESS "\"\ncertificate = \"service.crt\"\n"
+			 "key = \"service.key\"\nca = \"infra-ca.crt\"\nlog-level = \"error\"\n%s",
+			 extra);
+	snprintf(path, sizeof path, "%s/kds.conf", pki_directory(f->pki));
+	write_text(path, text, (size_t)n);
+	char *argv[] = { (char *)"kds-test", (char *)"--config", path, NULL };
+	assert_int_equal(daemon_options_parse(&program, 3, argv, &f->st, &f->options), STATUS_OK);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+	assert_non_null(f);
+	f->pki = pki_new();
+	install(f, pki_service(f->pki, "keydist", "keydist1"));
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	rpc_channel_free(f->channel);
+	tls_credentials_unref(f->credentials);
+	trust_free(f->trust);
+	daemon_free(f->daemon);
+	daemon_options_free(&f->options);
+	pki_free(f->pki);
+	free(f);
+	return 0;
+}
+
+static void *run(void *arg)
+{
+	daemon_run(((struct fixture *)arg)->daemon);
+	return NULL;
+}
+
+static void serve(struct fixture *f)
+{
+	parse(f, "");
+	assert_int_equal(daemon_new(&f->options, &f->st, &f->daemon), STATUS_OK);
+	if (daemon_listen(f->daemon, &f->st) != STATUS_OK)
+		fail_msg("%s", f->st.message);
+	assert_int_equal(pthread_create(&f->runner, NULL, run, f), 0);
+}
+
+static void stop(struct fixture *f)
+{
+	daemon_stop(f->daemon);
+	pthread_join(f->runner, NULL);
+}
+
+static void connect_as(struct fixture *f, const struct pki_leaf *leaf)
+{
+	static const char *const addresses[] = { ADDRESS };
+	struct slice ca = pki_ca_pem(f->pki, PKI_INFRASTRUCTURE);
+	assert_int_equal(trust_new(PKI_CLUSTER, PKI_KDS_NAME, &ca, &f->st, &f->trust), STATUS_OK);
+	assert_int_equal(tls_credentials_load(leaf->certificate, leaf->key, TLS_MINIMUM_1_3, &f->st, &f->credentials),
+			 STATUS_OK);
+	const struct rpc_channel_options options = {
+		.addresses = addresses,
+		.n_addresses = 1,
+		.credentials = f->credentials,
+		.trust = f->trust,
+		.expect_roles = PEER_KEYDIST,
+		.limits = CONN_LIMITS_DEFAULT,
+	};
+	assert_int_equal(rpc_channel_new(&options, &f->st, &f->channel), STATUS_OK);
+}
+
+static Kds__V1__CheckResponse *check(struct fixture *f)
+{
+	const Kds__V1__CheckRequest in = KDS__V1__CHECK_REQUEST__INIT;
+	ProtobufCMessage *answer;
+	if (rpc_channel_wait(f->channel, &kds__v1__health__descriptor, "Check", &in.base, NULL, &f->st, &answer) != STATUS_OK)
+		fail_msg("%s", f->st.message);
+	return (Kds__V1__CheckResponse *)answer;
+}
+
+static atomic_bool now_ready;
+
+static bool ready(void *arg, char *reason, size_t size)
+{
+	(void)arg;
+	snprintf(reason, size, "not yet");
+	return atomic_load(&now_ready);
+}
+
+static void test_daemon_health(void **state)
+{
+	struct fixture *f = *state;
+	serve(f);
+	connect_as(f, pki_admin(f->pki));
+	Kds__V1__CheckResponse *answer = check(f);
+	assert_true(answer->serving);
+	assert_string_equal(answer->service, "kds-test");
+	assert_string_equal(answer->name, "keydist1");
+	assert_string_equal(answer->version, KDS_VERSION);
+	assert_int_equal(answer->connections, 1);
+	kds__v1__check_response__free_unpacked(answer, NULL);
+
+	daemon_set_ready(f->daemon, ready, f);
+	answer = check(f);
+	assert_false(answer->serving);
+	assert_string_equal(answer->reason, "not yet");
+	kds__v1__check_response__free_unpacked(answer, NULL);
+	atomic_store(&now_ready, true);
+	answer = check(f);
+	assert_true(answer->serving);
+	kds__v1__check_response__free_unpacked(answer, NULL);
+
+	Kds__V1__EchoRequest in = KDS__V1__ECHO_REQUEST__INIT;
+	in.data = (ProtobufCBinaryData){ .data = (uint8_t *)"hello", .len = 5 };
+	ProtobufCMessage *echo;
+	assert_int_equal(
+	    rpc_channel_wait(f->channel, &kds__v1__health__descriptor, "Echo", &in.base, NULL, &f->st, &echo), STATUS_OK);
+	assert_memory_equal(((Kds__V1__EchoResponse *)echo)->data.data, "hello", 5);
+	protobuf_c_message_free_unpacked(echo, NULL);
+	stop(f);
+}
+
+static void count_reload(void *arg, struct tls_credentials *credentials)
+{
+	struct fixture *f = arg;
+	assert_non_null(credentials);
+	atomic_fetch_add(&f->reloads, 1);
+}
+
+/* The serial of the certificate that a new connection is shown. */
+static uint64_t shown_serial(struct fixture *f)
+{
+	struct tls_credentials *c = tls_credentials_ref(daemon_credentials(f->daemon));
+	gnutls_x509_crt_t *list;
+	unsigned n;
+	uint8_t serial[32];
+	size_t size = sizeof serial;
+	assert_true(gnutls_certificate_get_x509_crt(tls_credentials_gnutls(c), 0, &list, &n) >= 0);
+	assert_true(gnutls_x509_crt_get_serial(list[0], serial, &size) >= 0);
+	for (unsigned i = 0; i < n; i++)
+		gnutls_x509_crt_deinit(list[i]);
+	gnutls_free(list);
+	tls_credentials_unref(c);
+	return serial[size - 1];
+}
+
+static void hang_up(struct fixture *f, int reloads)
+{
+	kill(getpid(), SIGHUP);
+	for (int i = 0; i < 3000 && atomic_load(&f->reloads) < reloads; i++)
+		usleep(10000);
+}
+
+static void test_daemon_reloads_its_certificate(void **state)
+{
+	struct fixture *f = *state;
+	struct pki_spec spec = { .common_name = PKI_KDS_NAME };
+	serve(f);
+	daemon_set_reload(f->daemon, count_reload, f);
+	uint64_t before = shown_serial(f);
+
+	spec.uris = (const char *const[]){ "kds://" PKI_CLUSTER "/role/keydist/keydist1", NULL };
+	install(f, pki_issue(f->pki, &spec));
+	hang_up(f, 1);
+	assert_int_equal(atomic_load(&f->reloads), 1);
+	connect_as(f, pki_admin(f->pki));
+	kds__v1__check_response__free_unpacked(check(f), NULL);
+
+	char path[4096];
+	snprintf(path, sizeof path, "%s/service.crt", pki_directory(f->pki));
+	write_text(path, "no certificate", 14);
+	kill(getpid(), SIGHUP); /* refused: the former stays */
+	rpc_channel_free(f->channel);
+	f->channel = NULL;
+	trust_free(f->trust);
+	tls_credentials_unref(f->credentials);
+	connect_as(f, pki_admin(f->pki));
+	kds__v1__check_response__free_unpacked(check(f), NULL);
+	stop(f);
+	assert_int_equal(atomic_load(&f->reloads), 1);
+	assert_true(shown_serial(f) != before);
+}
+
+static void test_daemon_stops_at_a_signal(void **state)
+{
+	struct fixture *f = *state;
+	serve(f);
+	kill(getpid(), SIGTERM);
+	pthread_join(f->runner, NULL);
+	/* The port is free again. */
+	struct daemon *second;
+	assert_int_equal(daemon_new(&f->options, &f->st, &second), STATUS_OK);
+	assert_int_equal(daemon_listen(second, &f->st), STATUS_OK);
+	daemon_trust_changed(second);
+	daemon_free(second); /* never run */
+}
+
+static void test_daemon_refuses_a_taken_port(void **state)
+{
+	struct fixture *f = *state;
+	serve(f);
+	struct daemon *second;
+	assert_int_equal(daemon_new(&f->options, &f->st, &second), STATUS_OK);
+	assert_int_equal(daemon_listen(second, &f->st), STATUS_FAILED_PRECONDITION);
+	assert_non_null(strstr(f->st.message, ADDRESS));
+	daemon_free(second);
+	stop(f);
+}
+
+static void expect_refusal(struct fixture *f, const char *says)
+{
+	struct daemon *daemon = NULL;
+	enum status_code rc = daemon_new(&f->options, &f->st, &daemon);
+	assert_int_not_equal(rc, STATUS_OK);
+	assert_int_equal(f->st.code, rc);
+	assert_null(daemon);
+	if (!strstr(f->st.message, says))
+		fail_msg("'%s' does not say '%s'", f->st.message, says);
+}
+
+static void test_daemon_says_what_is_wrong_with_its_files(void **state)
+{
+	struct fixture *f = *state;
+	char path[4096];
+	parse(f, "");
+	snprintf(path, sizeof path, "%s/service.key", pki_directory(f->pki));
+	assert_int_equal(chmod(path, 0644), 0);
+	expect_refusal(f, "service.key");
+	assert_int_equal(unlink(path), 0);
+	expect_refusal(f, "service.key");
+	copy_file(pki_admin(f->pki)->key, path);
+	expect_refusal(f, "service");
+	snprintf(path, sizeof path, "%s/infra-ca.crt", pki_directory(f->pki));
+	write_text(path, "nothing", 7);
+	expect_refusal(f, "option 'ca' in");
+}
+
+static void test_daemon_prepares_its_process(void **state)
+{
+	struct fixture *f = *state;
+	struct rlimit limit;
+	sigset_t blocked;
+	struct sigaction pipe_action;
+	parse(f, "");
+	assert_int_equal(daemon_new(&f->options, &f->st, &f->daemon), STATUS_OK);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_true(limit.rlim_cur == limit.rlim_max);
+	assert_int_equal(pthread_sigmask(SIG_BLOCK, NULL, &blocked), 0);
+	assert_true(sigismember(&blocked, SIGTERM) && sigismember(&blocked, SIGINT) && sigismember(&blocked, SIGHUP));
+	assert_int_equal(sigaction(SIGPIPE, NULL, &pipe_action), 0);
+	assert_true(pipe_action.sa_handler == SIG_IGN);
+}
+
+static void test_daemon_exit_status(void **state)
+{
+	(void)state;
+	const struct daemon_options none = { 0 };
+	struct status st;
+	status_set(&st, STATUS_INVALID_ARGUMENT, "wrong");
+	assert_int_equal(daemon_start_failed(&none, &st), 2);
+	status_set(&st, STATUS_FAILED_PRECONDITION, "missing");
+	assert_int_equal(daemon_start_failed(&none, &st), 1);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(test_daemon_##name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(prepares_its_process),
+		TEST(health),
+		TEST(reloads_its_certificate),
+		TEST(stops_at_a_signal),
+		TEST(refuses_a_taken_port),
+		TEST(says_what_is_wrong_with_its_files),
+		cmocka_unit_test(test_daemon_exit_status),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -10,6 +10,8 @@
 #include "common/net/listener.h"
 #include "state.pb-c.h"
 
+#define PEERS_FRAME_MAX ((size_t)4 << 20) /* bytes of one message */
+
 struct peers;
 
 struct peers_member {
@@ -28,15 +30,17 @@ struct peers_options {
 	struct trust *trust;
 	const struct peers_member *members; /* ourselves too; copied */
 	size_t n_members;
-	/* On NNG's threads: a message from a peer, checked (message.h); the callee owns `arena`, in which it lives. */
-	void (*message)(void *arg, uint64_t from, struct arena *arena, const Kds__V1__PeerMessage *message);
-	/* A stream to (outgoing) or from a peer came up or broke. NNG's threads. */
+	/* On NNG's threads: a message from a peer, checked (message.h), of `size` bytes; the callee owns `arena`, in which it
+	 * lives. */
+	void (*message)(void *arg, uint64_t from, struct arena *arena, const Kds__V1__PeerMessage *message, size_t size);
+	/* A stream to (outgoing) or from a peer came up or broke. NNG's threads, no lock held. */
 	void (*link)(void *arg, uint64_t peer, bool outgoing, bool up);
 	void *arg;
 };
 
-/* Listens and dials (again and again, 50 ms to 1 s apart). */
+/* Listens and dials (again and again, 50 ms to 1 s apart), from a thread of its own. Errors as listener_start(). */
 enum status_code peers_start(const struct peers_options *options, struct status *st, struct peers **ret_peers) MUST_CHECK;
+/* Closes every stream and waits until the last callback has run. Frees. NULL is allowed. */
 void peers_stop(struct peers *p);
 
 /* Sends a packed PeerMessage; never blocks. False: not connected or full; it is dropped, as Raft allows. Any thread. */

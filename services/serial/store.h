@@ -1,9 +1,17 @@
 /*
  * The replica's disk: one SQLite database (WAL, synchronous=FULL) with the raft log, term and vote, and, in the same
- * transactions, the state machine's tables (state.h). Used by the engine's thread alone.
+ * transactions, the state machine's tables (state.h). Used by one thread at a time: the engine's, once it runs.
  *
  * Any SQLite error while the engine runs ends the process at once (store_fatal): a replica that cannot write must not vote.
- * Tables: meta(format, cluster_id, replica_id, term, vote, applied, acknowledged, ...), log(idx, term, type, data).
+ *
+ * DIR holds replica.db (with its -wal and -shm), `lock` (flock(2): one process a directory), and `acknowledged`, the guard
+ * against a lost, swapped or restored database: the highest index and term that this replica ever acknowledged. It is written
+ * behind the database, without fsync, at most once a second and at the end, so it is a lower bound that costs nothing; a
+ * database behind it is refused, because what this replica promised to others is not in it. (Raft may shorten a log: then the
+ * guard is lowered, with fsync, before the transaction that does so.)
+ *
+ * Tables: meta (one row: whose it is, term, vote, applied index and its configuration), genesis (the entries that began the log,
+ * kept when the log is compacted), log (idx, term, type, data). The log may begin anywhere, for a later compaction.
  */
 #ifndef SERIAL_STORE_H
 #define SERIAL_STORE_H
@@ -21,13 +29,13 @@ struct store_identity {
 };
 
 /*
- * Opens DIR/replica.db, making it when there is none. FAILED_PRECONDITION with what to do: of another cluster or replica,
- * of a newer format, locked by another process, not a database; DATA_LOSS: log with a gap, or behind the highest index this
- * replica ever acknowledged (kept beside the database as well, so that a restored or swapped file is seen).
+ * Opens DIR/replica.db, making it (and DIR) when there is none. FAILED_PRECONDITION with what to do: of another cluster or
+ * replica, of a newer format, locked by another process, not a database; DATA_LOSS: log with a gap, or behind the highest index
+ * this replica ever acknowledged. Blocks; reads the whole log once.
  */
 enum status_code store_open(const char *dir, const struct store_identity *id, struct status *st,
 			    struct store **ret_store) MUST_CHECK;
-/* The same checks, opened read-only, nothing made: for --check-config. */
+/* The same checks, opened read-only, nothing made, also while a process runs on it: for --check-config. */
 enum status_code store_check(const char *dir, const struct store_identity *id, struct status *st) MUST_CHECK;
 void store_close(struct store *s);
 sqlite3 *store_sqlite(struct store *s);
@@ -37,8 +45,29 @@ struct store_start {
 	raft_id vote;
 	raft_index first, last; /* of the log; last 0: empty */
 	raft_index applied;     /* the state machine's */
+	raft_term applied_term;
+	raft_index configuration_index; /* of the last membership that was applied; 0: none */
 };
 void store_start_values(struct store *s, struct store_start *ret_start);
+/* That membership, encoded by libraft. Borrowed until the next store_set_configuration(). */
+struct slice store_configuration(struct store *s);
+
+/* The terms of the log as it was opened: entries from `first` up to the next run are of `term`. Borrowed. */
+struct store_run {
+	raft_index first;
+	raft_term term;
+};
+const struct store_run *store_runs(struct store *s, size_t *ret_n);
+
+/* The first entries of every replica's log, in order from index 1, all of term 1. */
+struct store_genesis {
+	struct buffer configuration; /* RAFT_CHANGE */
+	struct buffer command;       /* RAFT_COMMAND */
+};
+/* Into an empty store: genesis, log entries 1 and 2, term 1. One transaction. */
+void store_create_log(struct store *s, const struct store_genesis *genesis);
+/* False: there is none yet. The caller frees both buffers. */
+bool store_read_genesis(struct store *s, struct store_genesis *ret_genesis) MUST_CHECK;
 
 /* One transaction a turn. */
 void store_begin(struct store *s);
@@ -46,11 +75,16 @@ void store_commit(struct store *s); /* durable when it returns */
 void store_set_term(struct store *s, raft_term term, raft_id vote);
 void store_truncate(struct store *s, raft_index from);              /* deletes entries >= from */
 void store_append(struct store *s, raft_index index, const struct raft_entry *entry);
-void store_set_applied(struct store *s, raft_index applied);
-/* Entries [first, first + n): calls `each` in order; false: not all there. */
-bool store_read(struct store *s, raft_index first, unsigned n,
-		void (*each)(void *arg, raft_index index, raft_term term, unsigned short type, struct slice data),
-		void *arg) MUST_CHECK;
+void store_set_applied(struct store *s, raft_index applied, raft_term term);
+void store_set_configuration(struct store *s, raft_index index, struct slice configuration);
+
+typedef void (*store_entry_fn)(void *arg, raft_index index, raft_term term, unsigned short type, struct slice data);
+/* Entries [first, first + n): calls `each` in order; false: not all there. `data` is borrowed for the call. */
+bool store_read(struct store *s, raft_index first, unsigned n, store_entry_fn each, void *arg) MUST_CHECK;
+/* The membership entries behind `after`. */
+void store_read_changes(struct store *s, raft_index after, store_entry_fn each, void *arg);
+/* Appends the newest RAFT_COMMAND's bytes; false: the log has none. */
+bool store_read_last_command(struct store *s, struct buffer *out) MUST_CHECK;
 
 /* Logs what failed with SQLite's words and what to do, and ends the process with status 3. */
 _Noreturn void store_fatal(struct store *s, const char *doing);

@@ -1,0 +1,468 @@
+#include "services/serial/engine.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/secret.h"
+#include "services/serial/genesis.h"
+#include "services/serial/inbox.h"
+#include "services/serial/replica.h"
+#include "services/serial/view.h"
+
+#define STATUS_EVERY_MS 500
+
+struct engine {
+	struct store *store;
+	struct state *state;
+	struct replica *replica;
+	struct inbox *inbox;
+	struct view *view;
+	struct peers *peers;
+	void (*changed)(void *arg, struct state *state, uint64_t revision);
+	void *arg;
+
+	uv_loop_t loop;
+	uv_async_t wake;
+	uv_timer_t timer;
+	pthread_t thread;
+	atomic_bool stopping;
+	atomic_bool announce; /* a peer came up: it wants to hear how we are */
+	bool loop_ready, handles_ready, thread_ready;
+
+	/* The thread's own. */
+	Kds__V1__ReplicaStatus status;
+	unsigned status_every_ms;
+	uint64_t status_due_ms;
+	struct buffer scratch;
+	uint64_t *member_ids;
+	size_t n_members;
+};
+
+/* What the replica and the peers call */
+
+static bool on_connected(void *arg, raft_id to)
+{
+	struct engine *e = arg;
+	return peers_connected(e->peers, to);
+}
+
+static void on_send(void *arg, raft_id to, struct slice message)
+{
+	struct engine *e = arg;
+	(void)peers_send(e->peers, to, message); /* dropped when it is gone: Raft sends again */
+}
+
+static void on_message(void *arg, uint64_t from, struct arena *arena, const Kds__V1__PeerMessage *message, size_t size)
+{
+	struct engine *e = arg;
+	bool is_status = message->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_STATUS;
+	view_heard(e->view, from, is_status ? message->status : NULL);
+	if (is_status) {
+		arena_free(arena);
+		return;
+	}
+	const struct inbox_message m = { .from = from, .arena = arena, .message = message, .size = size };
+	inbox_receive(e->inbox, &m);
+}
+
+static void on_link(void *arg, uint64_t peer, bool outgoing, bool up)
+{
+	struct engine *e = arg;
+	log_info("%s replica=%" PRIu64 " direction=%s", up ? "connected" : "disconnected", peer, outgoing ? "to" : "from");
+	if (outgoing && up) {
+		atomic_store(&e->announce, true);
+		uv_async_send(&e->wake);
+	}
+}
+
+static void on_inbox(void *arg)
+{
+	struct engine *e = arg;
+	uv_async_send(&e->wake);
+}
+
+/* The turn */
+
+static void send_status(struct engine *e)
+{
+	Kds__V1__PeerMessage m = KDS__V1__PEER_MESSAGE__INIT;
+	m.message_case = KDS__V1__PEER_MESSAGE__MESSAGE_STATUS;
+	m.status = &e->status;
+	e->scratch.len = 0;
+	if (!buffer_reserve(&e->scratch, kds__v1__peer_message__get_packed_size(&m)))
+		return;
+	e->scratch.len = kds__v1__peer_message__pack(&m, e->scratch.data);
+	for (size_t i = 0; i < e->n_members; i++)
+		if (e->member_ids[i] != e->status.id)
+			(void)peers_send(e->peers, e->member_ids[i], (struct slice){ e->scratch.data, e->scratch.len });
+}
+
+static void publish_status(struct engine *e, bool changed, uint64_t now)
+{
+	Kds__V1__RaftRole role = e->status.role;
+	uint64_t term = e->status.term, leader = e->status.leader_id;
+	replica_status(e->replica, &e->status);
+	e->status.time_ms = clock_unix_ms();
+	if (changed) {
+		Kds__V1__SerialStatus serials;
+		state_serial_status(e->state, &serials);
+		e->status.last_serial = serials.last_serial;
+		e->status.min_serial = serials.min_serial;
+		e->status.revision = serials.revision;
+	}
+	view_publish(e->view, &e->status);
+	bool news = role != e->status.role || term != e->status.term || leader != e->status.leader_id;
+	if (!atomic_exchange(&e->announce, false) && !news && now < e->status_due_ms)
+		return;
+	e->status_due_ms = now + e->status_every_ms;
+	for (size_t i = 0; i < e->n_members; i++)
+		view_set_voter(e->view, e->member_ids[i], replica_is_voter(e->replica, e->member_ids[i]));
+	send_status(e);
+}
+static void submit_proposals(struct engine *e, const struct inbox_content *in)
+{
+	size_t from = 0;
+	for (size_t i = 0; i <= in->n_proposals; i++) {
+		bool refused = i < in->n_proposals && !in->proposals[i].command;
+		if (i < in->n_proposals && !refused)
+			continue;
+		replica_submit(e->replica, in->proposals + from, i - from);
+		from = i + 1;
+		if (refused) {
+			struct state_result result = { .field = "" };
+			status_set(&result.status, STATUS_RESOURCE_EXHAUSTED, "too many requests wait; try again later");
+			in->proposals[i].done(in->proposals[i].arg, &result);
+		}
+	}
+}
+
+static void start_reads(struct engine *e, const struct inbox_content *in)
+{
+	struct status full;
+	status_set(&full, STATUS_RESOURCE_EXHAUSTED, "too many requests wait; try again later");
+	for (size_t i = 0; i < in->n_reads; i++) {
+		const struct inbox_read *read = &in->reads[i];
+		if (read->refused)
+			read->read(read->arg, NULL, &full);
+		else if (read->linearizable)
+			replica_read(e->replica, read->read, read->arg);
+	}
+}
+
+static void run_local_reads(struct engine *e, const struct inbox_content *in)
+{
+	const struct status ok = { .code = STATUS_OK };
+	for (size_t i = 0; i < in->n_reads; i++)
+		if (!in->reads[i].linearizable && !in->reads[i].refused)
+			in->reads[i].read(in->reads[i].arg, e->state, &ok);
+}
+
+static void on_timer(uv_timer_t *timer);
+
+static void turn(struct engine *e)
+{
+	const struct inbox_content *in = inbox_take(e->inbox, replica_waiting(e->replica));
+	uint64_t now = clock_monotonic_ms();
+	/* Messages before the timer: after a slow disk, heartbeats that wait here count before an election begins. */
+	for (size_t i = 0; i < in->n_messages; i++) {
+		replica_receive(e->replica, in->messages[i].from, in->messages[i].message, now);
+		arena_free(in->messages[i].arena);
+	}
+	replica_tick(e->replica, now);
+	start_reads(e, in);
+	submit_proposals(e, in);
+	replica_finish(e->replica);
+	bool changed = replica_take_changed(e->replica);
+	if (changed && e->changed)
+		e->changed(e->arg, e->state, state_revision(e->state));
+	run_local_reads(e, in);
+	now = clock_monotonic_ms();
+	publish_status(e, changed, now);
+	uint64_t due = replica_due(e->replica);
+	if (e->status_due_ms < due)
+		due = e->status_due_ms;
+	uv_update_time(&e->loop);
+	uv_timer_start(&e->timer, on_timer, due > now ? due - now : 1, 0);
+}
+
+static void close_handles(struct engine *e)
+{
+	uv_close((uv_handle_t *)&e->wake, NULL);
+	uv_close((uv_handle_t *)&e->timer, NULL);
+}
+
+static void on_wake(uv_async_t *wake)
+{
+	struct engine *e = wake->data;
+	if (atomic_load(&e->stopping))
+		close_handles(e);
+	else
+		turn(e);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	struct engine *e = timer->data;
+	if (!atomic_load(&e->stopping))
+		turn(e);
+}
+
+/* Everything that is still in the inbox when the engine ends. */
+static void refuse_inbox(struct engine *e)
+{
+	inbox_close(e->inbox);
+	const struct inbox_content *in = inbox_take(e->inbox, 0);
+	struct state_result result = { .field = "" };
+	status_set(&result.status, STATUS_UNAVAILABLE, "this replica is stopping; try again");
+	for (size_t i = 0; i < in->n_proposals; i++)
+		in->proposals[i].done(in->proposals[i].arg, &result);
+	for (size_t i = 0; i < in->n_reads; i++)
+		in->reads[i].read(in->reads[i].arg, NULL, &result.status);
+	for (size_t i = 0; i < in->n_messages; i++)
+		arena_free(in->messages[i].arena);
+}
+
+static void *run(void *arg)
+{
+	struct engine *e = arg;
+	if (e->changed)
+		e->changed(e->arg, e->state, state_revision(e->state));
+	turn(e);
+	uv_run(&e->loop, UV_RUN_DEFAULT);
+	refuse_inbox(e);
+	replica_free(e->replica);
+	e->replica = NULL;
+	return NULL;
+}
+
+/* Start and stop */
+
+static enum status_code open_log(struct engine *e, const struct engine_options *o, struct status *st,
+				 uint8_t ret_hash[GENESIS_HASH_SIZE])
+{
+	struct store_genesis configured, stored;
+	enum status_code rc = genesis_make(o, st, &configured);
+	if (rc != STATUS_OK)
+		return rc;
+	const struct store_identity id = { .cluster_id = o->cluster_id, .replica_id = o->id };
+	rc = store_open(o->data_dir, &id, st, &e->store);
+	if (rc != STATUS_OK)
+		goto out;
+	if (store_read_genesis(e->store, &stored)) {
+		rc = genesis_compare(&stored, &configured, st);
+		genesis_free(&stored);
+	} else {
+		store_create_log(e->store, &configured);
+	}
+	if (rc == STATUS_OK)
+		rc = genesis_hash(&configured, st, ret_hash);
+	if (rc == STATUS_OK)
+		rc = state_open(store_sqlite(e->store), st, &e->state);
+out:
+	genesis_free(&configured);
+	return rc;
+}
+
+static enum status_code start_replica(struct engine *e, const struct engine_options *o, struct status *st)
+{
+	struct replica_options r = {
+		.id = o->id,
+		.store = e->store,
+		.state = e->state,
+		.election_ms = o->election_ms,
+		.heartbeat_ms = o->heartbeat_ms,
+		.now_ms = clock_monotonic_ms(),
+		.connected = on_connected,
+		.send = on_send,
+		.arg = e,
+	};
+	enum status_code rc = secret_random(&r.seed, sizeof r.seed, st);
+	return rc == STATUS_OK ? replica_new(&r, st, &e->replica) : rc;
+}
+
+static enum status_code start_loop(struct engine *e, struct status *st)
+{
+	int rv = uv_loop_init(&e->loop);
+	if (rv != 0)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine's loop: %s", uv_strerror(rv));
+	e->loop_ready = true;
+	rv = uv_timer_init(&e->loop, &e->timer);
+	if (rv == 0)
+		rv = uv_async_init(&e->loop, &e->wake, on_wake);
+	if (rv != 0)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine's loop: %s", uv_strerror(rv));
+	e->handles_ready = true;
+	e->wake.data = e->timer.data = e;
+	return STATUS_OK;
+}
+
+static enum status_code start_view(struct engine *e, const struct engine_options *o, struct status *st)
+{
+	const struct view_options v = {
+		.self = o->id,
+		.cluster = o->cluster,
+		.rpc_address = o->rpc_address,
+		.members = o->members,
+		.n_members = o->n_members,
+		.election_ms = o->election_ms,
+	};
+	e->view = view_new(&v);
+	e->inbox = inbox_new(on_inbox, e);
+	e->member_ids = calloc(o->n_members, sizeof *e->member_ids);
+	if (!e->view || !e->inbox || !e->member_ids)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine: out of memory");
+	for (size_t i = 0; i < o->n_members; i++)
+		e->member_ids[e->n_members++] = o->members[i].id;
+	kds__v1__replica_status__init(&e->status);
+	e->status.id = o->id;
+	e->status.version = (char *)KDS_VERSION; /* only read */
+	e->status_every_ms = o->election_ms / 2 < STATUS_EVERY_MS ? o->election_ms / 2 : STATUS_EVERY_MS;
+	return STATUS_OK;
+}
+
+static enum status_code start_peers(struct engine *e, const struct engine_options *o, const uint8_t *genesis,
+				    struct status *st)
+{
+	struct peers_member *members = calloc(o->n_members, sizeof *members);
+	if (!members)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the peers: out of memory");
+	for (size_t i = 0; i < o->n_members; i++)
+		members[i] = (struct peers_member){ o->members[i].id, o->members[i].name, o->members[i].address };
+	const struct peers_options p = {
+		.self = o->id,
+		.listen = o->peer_listen,
+		.rpc_address = o->rpc_address,
+		.cluster_id = o->cluster_id,
+		.genesis = { genesis, GENESIS_HASH_SIZE },
+		.credentials = o->credentials,
+		.trust = o->trust,
+		.members = members,
+		.n_members = o->n_members,
+		.message = on_message,
+		.link = on_link,
+		.arg = e,
+	};
+	enum status_code rc = peers_start(&p, st, &e->peers);
+	free(members);
+	return rc;
+}
+
+static enum status_code check_options(const struct engine_options *o, struct status *st)
+{
+	if (o->heartbeat_ms == 0 || o->election_ms < 2 * o->heartbeat_ms || o->election_ms > 3600000)
+		return status_set(st, STATUS_INVALID_ARGUMENT,
+				  "election-timeout (%u ms) must be at least twice the heartbeat (%u ms), which must not be 0; "
+				  "1000 and 100 are good values",
+				  o->election_ms, o->heartbeat_ms);
+	return STATUS_OK;
+}
+
+enum status_code engine_start(const struct engine_options *o, struct status *st, struct engine **ret_engine)
+{
+	enum status_code rc = check_options(o, st);
+	if (rc != STATUS_OK)
+		return rc;
+	struct engine *e = calloc(1, sizeof *e);
+	if (!e)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine: out of memory");
+	e->changed = o->changed;
+	e->arg = o->arg;
+	uint8_t genesis[GENESIS_HASH_SIZE];
+	rc = open_log(e, o, st, genesis);
+	if (rc == STATUS_OK)
+		rc = start_loop(e, st);
+	if (rc == STATUS_OK)
+		rc = start_view(e, o, st);
+	if (rc == STATUS_OK)
+		rc = start_replica(e, o, st);
+	if (rc == STATUS_OK)
+		rc = start_peers(e, o, genesis, st);
+	if (rc == STATUS_OK && pthread_create(&e->thread, NULL, run, e) != 0)
+		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine: no thread");
+	if (rc != STATUS_OK) {
+		engine_stop(e);
+		return rc;
+	}
+	e->thread_ready = true;
+	*ret_engine = e;
+	return STATUS_OK;
+}
+
+void engine_stop(struct engine *e)
+{
+	if (!e)
+		return;
+	atomic_store(&e->stopping, true);
+	if (e->thread_ready) {
+		uv_async_send(&e->wake);
+		pthread_join(e->thread, NULL);
+	} else if (e->handles_ready) {
+		close_handles(e);
+		uv_run(&e->loop, UV_RUN_DEFAULT);
+	}
+	/* Behind the thread, which sends through them; their callbacks meet a closed inbox. */
+	peers_stop(e->peers);
+	if (e->inbox)
+		refuse_inbox(e);
+	replica_free(e->replica);
+	inbox_free(e->inbox);
+	view_free(e->view);
+	state_close(e->state);
+	store_close(e->store);
+	if (e->loop_ready)
+		uv_loop_close(&e->loop);
+	buffer_free(&e->scratch);
+	free(e->member_ids);
+	free(e);
+}
+
+/* What other threads may ask */
+
+void engine_propose(struct engine *e, Kds__V1__Command *command, engine_done_fn done, void *arg)
+{
+	if (inbox_propose(e->inbox, command, done, arg))
+		return;
+	struct state_result result = { .field = "" };
+	status_set(&result.status, STATUS_UNAVAILABLE, "this replica is stopping or out of memory; try again");
+	done(arg, &result);
+}
+
+void engine_read(struct engine *e, bool linearizable, engine_read_fn read, void *arg)
+{
+	if (inbox_read(e->inbox, linearizable, read, arg))
+		return;
+	struct status st;
+	status_set(&st, STATUS_UNAVAILABLE, "this replica is stopping or out of memory; try again");
+	read(arg, NULL, &st);
+}
+
+bool engine_is_leader(struct engine *e)
+{
+	return view_leads(e->view);
+}
+
+bool engine_leader(struct engine *e, uint64_t *ret_id, char *rpc_address, size_t size)
+{
+	uint64_t id = view_leader(e->view);
+	if (id == 0)
+		return false;
+	*ret_id = id;
+	view_rpc_address(e->view, e->peers, id, rpc_address, size);
+	return true;
+}
+
+Kds__V1__ViewResponse *engine_view(struct engine *e)
+{
+	return view_fill(e->view, e->peers);
+}
+
+void engine_set_credentials(struct engine *e, struct tls_credentials *credentials)
+{
+	peers_set_credentials(e->peers, credentials);
+}

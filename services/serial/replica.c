@@ -1,0 +1,488 @@
+#include "services/serial/replica_internal.h"
+
+#include <stdio.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+
+#define UNWRITTEN_BYTES_MAX ((size_t)4 << 20) /* entries of a turn before it is written in between */
+#define LAZY_COMMIT_MS 10
+#define BATCH_MAX 1024 /* proposals in one RAFT_SUBMIT */
+
+/* The disk */
+
+static void begin(struct replica *r)
+{
+	if (r->in_transaction)
+		return;
+	store_begin(r->store);
+	r->in_transaction = true;
+	r->commit_by_ms = r->now_ms + LAZY_COMMIT_MS;
+}
+
+void replica_commit(struct replica *r)
+{
+	struct status st;
+	if (!r->in_transaction)
+		return;
+	if (state_flush(r->state, &st) != STATUS_OK)
+		store_fatal(r->store, st.message);
+	store_commit(r->store);
+	r->in_transaction = false;
+}
+
+static bool must_write(const struct replica *r)
+{
+	return r->term_changed || r->truncate != 0 || r->written < r->last;
+}
+
+static void write_log(struct replica *r)
+{
+	if (!must_write(r))
+		return;
+	begin(r);
+	if (r->term_changed)
+		store_set_term(r->store, raft_current_term(&r->raft), raft_voted_for(&r->raft));
+	if (r->truncate != 0)
+		store_truncate(r->store, r->truncate);
+	bool appended = r->written < r->last;
+	for (raft_index i = r->written + 1; i <= r->last; i++) {
+		struct cached_entry e;
+		if (!entry_cache_get(r->cache, i, &e))
+			store_fatal(r->store, "write the log: an entry is missing");
+		const struct raft_entry entry = {
+			.term = e.term,
+			.type = e.type,
+			.buf = { .base = (void *)e.data.data, .len = e.data.len }, /* the store only reads */
+		};
+		store_append(r->store, i, &entry);
+	}
+	replica_commit(r);
+	r->term_changed = false;
+	r->truncate = 0;
+	r->written = r->last;
+	r->unwritten_bytes = 0;
+	if (appended) {
+		struct raft_event event = { .type = RAFT_PERSISTED_ENTRIES, .persisted_entries = { .index = r->written } };
+		replica_step(r, &event);
+	}
+}
+
+static void send_all(struct replica *r)
+{
+	outbox_send_all(&r->outbox, r->options.send, r->options.arg);
+	r->packed_n = 0;
+}
+
+/* Steps */
+
+static void take_entries(struct replica *r, raft_index index, const struct raft_entry *entries, unsigned n)
+{
+	if (index <= r->last) {
+		/* A new leader's log differs from here on (Raft §5.3). */
+		entry_cache_truncate(r->cache, index);
+		r->last = index - 1;
+		if (index <= r->written) {
+			r->written = index - 1;
+			if (r->truncate == 0 || index < r->truncate)
+				r->truncate = index;
+		}
+	}
+	for (unsigned i = 0; i < n; i++) {
+		const struct cached_entry e = {
+			.term = entries[i].term,
+			.type = entries[i].type,
+			.data = { entries[i].buf.base, entries[i].buf.len },
+		};
+		if (!entry_cache_append(r->cache, index + i, &e, r->written + 1))
+			store_fatal(r->store, "keep an entry in memory: too many wait for the disk");
+		r->unwritten_bytes += entries[i].buf.len;
+		/* Ours and peers' entries have no batch; libraft's own barrier of a new leader has, and it is ours to free. */
+		raft_free(entries[i].batch);
+	}
+	r->last = index + n - 1;
+}
+
+static void learn_last_time(struct replica *r)
+{
+	struct buffer packed = { 0 };
+	if (store_read_last_command(r->store, &packed)) {
+		Kds__V1__Command *c = kds__v1__command__unpack(NULL, packed.len, packed.data);
+		if (!c)
+			store_fatal(r->store, "read the last command's time: it does not unpack");
+		r->last_time_ms = c->time_ms;
+		kds__v1__command__free_unpacked(c, NULL);
+	}
+	buffer_free(&packed);
+}
+
+static void fail_reads(struct replica *r, const char *why)
+{
+	struct status st;
+	status_set(&st, STATUS_UNAVAILABLE, "%s; try again", why);
+	waiters_fail(&r->reads, 0, &st);
+}
+
+void replica_fail(struct replica *r, raft_index behind, const char *why)
+{
+	struct status st;
+	status_set(&st, STATUS_UNAVAILABLE, "%s; try again", why);
+	waiters_fail(&r->waiters, behind, &st);
+	fail_reads(r, why);
+}
+
+static void follow_role(struct replica *r)
+{
+	bool leads = raft_state(&r->raft) == RAFT_LEADER;
+	if (leads == r->leads)
+		return;
+	r->leads = leads;
+	if (leads) {
+		log_info("leads term=%llu", raft_current_term(&r->raft));
+		learn_last_time(r);
+	} else {
+		log_info("leads no more term=%llu", raft_current_term(&r->raft));
+		/* What is committed is applied, and answered, in this very turn. */
+		replica_fail(r, raft_commit_index(&r->raft),
+			     "this replica stopped leading; it is unknown whether the request was carried out");
+	}
+}
+
+static int try_step(struct replica *r, struct raft_event *event)
+{
+	struct raft_update u;
+	event->time = r->now_ms;
+	int rv = raft_step(&r->raft, event, &u);
+	if (rv != 0)
+		return rv;
+	if (u.flags & (RAFT_UPDATE_CURRENT_TERM | RAFT_UPDATE_VOTED_FOR))
+		r->term_changed = true;
+	if (u.flags & (RAFT_UPDATE_ENTRIES))
+		take_entries(r, u.entries.index, u.entries.batch, u.entries.n);
+	/* Packed at once: a later step of this turn may replace the entries. */
+	if (u.flags & (RAFT_UPDATE_MESSAGES))
+		for (unsigned i = 0; i < u.messages.n; i++)
+			replica_pack(r, &u.messages.batch[i]);
+	follow_role(r);
+	return 0;
+}
+
+/* For want of memory, or when the log contradicts the leader's. libraft's state is half changed then: there is no going on. */
+static _Noreturn void step_failed(struct replica *r, const struct raft_event *event, int rv)
+{
+	char doing[128];
+	snprintf(doing, sizeof doing, "raft: event %d: %s", (int)event->type, raft_strerror(rv));
+	store_fatal(r->store, doing);
+}
+
+void replica_step(struct replica *r, struct raft_event *event)
+{
+	int rv = try_step(r, event);
+	if (rv != 0)
+		step_failed(r, event, rv);
+}
+
+void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage *message, uint64_t now_ms)
+{
+	struct raft_message m;
+	struct status st;
+	r->now_ms = now_ms;
+	if (codec_unpack(r->codec, message, from, &st, &m) != STATUS_OK) {
+		log_warning("message from replica %llu was dropped: %s", from, st.message);
+		return;
+	}
+	/* Two leaders of one term cannot be; libraft only asserts it. */
+	if (m.type == RAFT_APPEND_ENTRIES && r->leads && m.append_entries.term == raft_current_term(&r->raft)) {
+		log_error("replica %llu claims to lead term %llu, which this replica leads; its message was dropped", from,
+			  m.append_entries.term);
+		return;
+	}
+	struct raft_event event = { .type = RAFT_RECEIVE, .receive = { .message = &m } };
+	replica_step(r, &event);
+	if (r->unwritten_bytes > UNWRITTEN_BYTES_MAX)
+		replica_finish(r);
+}
+
+void replica_tick(struct replica *r, uint64_t now_ms)
+{
+	r->now_ms = now_ms;
+	if (raft_timeout(&r->raft) <= now_ms) {
+		struct raft_event event = { .type = RAFT_TIMEOUT };
+		replica_step(r, &event);
+	}
+	if (r->commit_by_ms <= now_ms)
+		replica_commit(r);
+}
+
+/* Proposals and reads */
+
+/* Appends field 2, time_ms, to a packed command: fields may stand in any order. */
+static size_t stamp(uint8_t *end, uint64_t time_ms)
+{
+	size_t n = 0;
+	end[n++] = 2 << 3;
+	while (time_ms >= 0x80) {
+		end[n++] = (uint8_t)(time_ms | 0x80);
+		time_ms >>= 7;
+	}
+	end[n++] = (uint8_t)time_ms;
+	return n;
+}
+
+/* Why nothing can be proposed now; NULL: it can. */
+static const char *refusal(struct replica *r)
+{
+	if (!r->leads)
+		return "this replica does not lead";
+	/* libraft wants one membership change at a time, and nothing behind it in a batch. */
+	if (r->raft.configuration_uncommitted_index != 0)
+		return "the membership is being changed";
+	return NULL;
+}
+
+static void refuse_proposals(const struct proposal *proposals, size_t n, const char *why)
+{
+	struct state_result result = { .field = "" };
+	status_set(&result.status, STATUS_UNAVAILABLE, "%s; try again", why);
+	for (size_t i = 0; i < n; i++)
+		proposals[i].done(proposals[i].arg, &result);
+}
+
+/* False: libraft takes nothing now (it hands over its leadership). Any other failure is step()'s. */
+static bool submit(struct replica *r, struct raft_event *event)
+{
+	int rv = try_step(r, event);
+	if (rv != 0 && rv != RAFT_NOTLEADER)
+		step_failed(r, event, rv);
+	return rv == 0;
+}
+
+/* One RAFT_SUBMIT. */
+static void submit_batch(struct replica *r, const struct proposal *proposals, size_t n, struct raft_entry *entries)
+{
+	uint64_t now = clock_unix_ms();
+	if (r->last_time_ms < now)
+		r->last_time_ms = now;
+	for (size_t i = 0; i < n; i++) {
+		size_t len = proposals[i].len;
+		len += stamp(proposals[i].command + len, r->last_time_ms);
+		entries[i] = (struct raft_entry){
+			.term = raft_current_term(&r->raft),
+			.type = RAFT_COMMAND,
+			.buf = { .base = proposals[i].command, .len = len },
+		};
+	}
+	raft_index first = r->last + 1;
+	struct raft_event event = { .type = RAFT_SUBMIT, .submit = { .entries = entries, .n = (unsigned)n } };
+	if (!waiters_reserve(&r->waiters, n) || !submit(r, &event)) {
+		refuse_proposals(proposals, n, "this replica takes no proposals now");
+		return;
+	}
+	for (size_t i = 0; i < n; i++) {
+		const struct waiter w = { .index = first + i, .done = proposals[i].done, .arg = proposals[i].arg };
+		waiters_add(&r->waiters, &w);
+	}
+	r->submitted = r->last;
+}
+
+void replica_submit(struct replica *r, const struct proposal *proposals, size_t n)
+{
+	struct raft_entry entries[BATCH_MAX];
+	while (n > 0) {
+		const char *why = refusal(r);
+		if (why) {
+			refuse_proposals(proposals, n, why);
+			return;
+		}
+		size_t batch = 0, bytes = 0;
+		while (batch < n && batch < BATCH_MAX && (batch == 0 || bytes + proposals[batch].len <= UNWRITTEN_BYTES_MAX))
+			bytes += proposals[batch++].len;
+		if (r->unwritten_bytes + bytes > 2 * UNWRITTEN_BYTES_MAX)
+			replica_finish(r);
+		submit_batch(r, proposals, batch, entries);
+		proposals += batch;
+		n -= batch;
+	}
+}
+
+void replica_read(struct replica *r, engine_read_fn read, void *arg)
+{
+	const struct waiter w = { .index = UINT64_MAX, .read = read, .arg = arg };
+	struct status st = { .code = STATUS_OK };
+	const char *why = refusal(r);
+	if (why)
+		status_set(&st, STATUS_UNAVAILABLE, "%s; try again", why);
+	else if (!waiters_reserve(&r->reads, 1))
+		status_set(&st, STATUS_RESOURCE_EXHAUSTED, "out of memory for a read");
+	if (st.code != STATUS_OK)
+		waiter_fail(&w, &st);
+	else
+		waiters_add(&r->reads, &w);
+}
+
+/* Proposes a barrier of our own. */
+static bool submit_barrier(struct replica *r)
+{
+	static uint8_t nothing[8];
+	struct raft_entry entry = {
+		.term = raft_current_term(&r->raft),
+		.type = RAFT_BARRIER,
+		.buf = { .base = nothing, .len = sizeof nothing },
+	};
+	struct raft_event event = { .type = RAFT_SUBMIT, .submit = { .entries = &entry, .n = 1 } };
+	if (!submit(r, &event))
+		return false;
+	r->barrier = r->last;
+	return true;
+}
+
+/*
+ * A read may run when an entry of our term that was proposed after it came is applied: nobody else led meanwhile (Raft §8).
+ * A command of this turn will do; else all reads that wait share a barrier, one at a time.
+ */
+static void place_reads(struct replica *r)
+{
+	if (r->reads.n == 0)
+		return;
+	if (r->submitted == 0 && r->barrier > r->applied)
+		return;
+	if (!waiters_reserve(&r->waiters, r->reads.n) || (r->submitted == 0 && !submit_barrier(r))) {
+		fail_reads(r, "this replica cannot confirm now that it leads");
+		return;
+	}
+	raft_index index = r->submitted ? r->submitted : r->barrier;
+	struct waiter w;
+	while (waiters_take(&r->reads, UINT64_MAX, &w)) {
+		w.index = index;
+		waiters_add(&r->waiters, &w);
+	}
+}
+
+/* Applying */
+
+static void apply_membership(struct replica *r, raft_index index, struct slice data)
+{
+	struct raft_event event = { .type = RAFT_CONFIGURATION, .configuration = { .index = index } };
+	const struct raft_buffer encoded = { .base = (void *)data.data, .len = data.len }; /* decoding only reads */
+	if (!codec_configuration_valid(data) || raft_configuration_decode(&encoded, &event.configuration.conf) != 0)
+		store_fatal(r->store, "apply a membership: it does not decode");
+	store_set_configuration(r->store, index, data);
+	replica_step(r, &event); /* libraft owns what was decoded from now on */
+}
+
+static void answer(struct replica *r, raft_index index)
+{
+	static const struct status ok;
+	struct waiter w;
+	while (waiters_take(&r->waiters, index, &w)) {
+		if (w.read)
+			w.read(w.arg, r->state, &ok);
+		else
+			w.done(w.arg, &r->result);
+	}
+}
+
+static void apply_entry(void *arg, raft_index index, raft_term term, unsigned short type, struct slice data)
+{
+	struct replica *r = arg;
+	if (type == RAFT_COMMAND) {
+		struct status st;
+		if (state_apply(r->state, index, data, &st, &r->result) != STATUS_OK)
+			store_fatal(r->store, st.message);
+		if (index <= 2 && r->result.status.code != STATUS_OK)
+			store_fatal(r->store, r->result.status.message); /* without a genesis nothing can follow */
+		r->changed = true;
+	} else if (type == RAFT_CHANGE) {
+		apply_membership(r, index, data);
+	}
+	r->applied = index;
+	store_set_applied(r->store, index, term);
+	answer(r, index);
+}
+
+static void apply_committed(struct replica *r)
+{
+	while (r->applied < raft_commit_index(&r->raft)) {
+		begin(r);
+		raft_index next = r->applied + 1, n = raft_commit_index(&r->raft) - r->applied;
+		struct cached_entry e;
+		if (entry_cache_get(r->cache, next, &e)) {
+			apply_entry(r, next, e.term, (unsigned short)e.type, e.data);
+			continue;
+		}
+		if (n > APPEND_ENTRIES_MAX)
+			n = APPEND_ENTRIES_MAX;
+		if (next > r->written)
+			store_fatal(r->store, "apply: an entry is missing");
+		if (n > r->written - r->applied)
+			n = r->written - r->applied;
+		if (!store_read(r->store, next, (unsigned)n, apply_entry, r))
+			store_fatal(r->store, "apply: an entry is missing in the log");
+	}
+}
+
+void replica_finish(struct replica *r)
+{
+	do {
+		place_reads(r);
+		r->submitted = 0;
+		if (r->leads && !r->term_changed)
+			outbox_send_appends(&r->outbox, r->options.send, r->options.arg);
+		apply_committed(r);
+		write_log(r);
+	} while (must_write(r) || r->applied < raft_commit_index(&r->raft) || (r->reads.n > 0 && r->barrier <= r->applied));
+	send_all(r);
+}
+
+uint64_t replica_due(const struct replica *r)
+{
+	uint64_t due = raft_timeout(&r->raft);
+	return r->in_transaction && r->commit_by_ms < due ? r->commit_by_ms : due;
+}
+
+/* What others may know */
+
+size_t replica_waiting(const struct replica *r)
+{
+	return r->waiters.n + r->reads.n;
+}
+
+bool replica_leads(struct replica *r)
+{
+	return r->leads;
+}
+
+bool replica_is_voter(struct replica *r, raft_id id)
+{
+	for (unsigned i = 0; i < r->raft.configuration.n; i++)
+		if (r->raft.configuration.servers[i].id == id)
+			return r->raft.configuration.servers[i].role == RAFT_VOTER;
+	return false;
+}
+
+void replica_status(struct replica *r, Kds__V1__ReplicaStatus *status)
+{
+	static const Kds__V1__RaftRole roles[] = {
+		[RAFT_UNAVAILABLE] = KDS__V1__RAFT_ROLE__RAFT_ROLE_UNKNOWN,
+		[RAFT_FOLLOWER] = KDS__V1__RAFT_ROLE__RAFT_ROLE_FOLLOWER,
+		[RAFT_CANDIDATE] = KDS__V1__RAFT_ROLE__RAFT_ROLE_CANDIDATE,
+		[RAFT_LEADER] = KDS__V1__RAFT_ROLE__RAFT_ROLE_LEADER,
+	};
+	raft_id leader;
+	const char *name;
+	raft_leader(&r->raft, &leader, &name);
+	status->id = r->options.id;
+	status->role = roles[raft_state(&r->raft)];
+	status->term = raft_current_term(&r->raft);
+	status->leader_id = leader;
+	status->commit_index = raft_commit_index(&r->raft);
+	status->applied_index = r->applied;
+	status->last_index = r->last;
+}
+
+bool replica_take_changed(struct replica *r)
+{
+	bool changed = r->changed;
+	r->changed = false;
+	return changed;
+}

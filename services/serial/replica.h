@@ -1,0 +1,71 @@
+/*
+ * One replica of the log: libraft's core, the store as its disk, the state machine behind it. It knows no threads, sockets or
+ * clocks of its own, so tests drive clusters of them by hand; the engine (engine.h) drives one in a process.
+ *
+ * Calls come in turns: any number of replica_receive(), replica_submit(), replica_read() and replica_tick(), then one
+ * replica_finish(), which makes durable, applies, answers and sends, in the order that Raft's promises need:
+ *   - a leader's AppendEntries leave first (its term is durable already; its own disk is one vote among others);
+ *   - what is committed is applied, and its proposals are answered: a quorum has it on disk;
+ *   - term, vote and entries become durable, with what was applied, in ONE transaction;
+ *   - libraft hears of it, and everything else leaves.
+ * A turn that only applied leaves its transaction open for the next one to join, for a short time: its entries are durable in
+ * the log anyway.
+ *
+ * All raft_step() calls are in replica.c. Failures that would make this replica differ from the others end the process
+ * (store_fatal). One thread at a time.
+ */
+#ifndef SERIAL_REPLICA_H
+#define SERIAL_REPLICA_H
+
+#include "services/serial/engine.h"
+
+struct replica;
+
+struct replica_options {
+	raft_id id;
+	struct store *store; /* with its first entries (store_create_log()); outlives the replica, as the state does */
+	struct state *state;
+	unsigned election_ms, heartbeat_ms;
+	unsigned seed; /* of the election timeouts */
+	uint64_t now_ms; /* monotonic, as in every call below */
+	/* Is it worth packing anything for this peer? */
+	bool (*connected)(void *arg, raft_id to);
+	/* Sends a packed PeerMessage or drops it. */
+	void (*send)(void *arg, raft_id to, struct slice message);
+	void *arg;
+};
+
+/* Starts from what the store holds. */
+enum status_code replica_new(const struct replica_options *options, struct status *st, struct replica **ret_replica) MUST_CHECK;
+/* Answers everything that waits with UNAVAILABLE, commits what is open, frees. NULL is allowed. */
+void replica_free(struct replica *r);
+
+#define PROPOSAL_STAMP_MAX 11 /* bytes behind the command that replica_submit() may fill */
+struct proposal {
+	uint8_t *command; /* packed, without time_ms */
+	size_t len;       /* of the command; PROPOSAL_STAMP_MAX more are there */
+	engine_done_fn done;
+	void *arg;
+};
+
+void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage *message, uint64_t now_ms);
+/* Stamps the commands with the time and proposes them. Each is answered once. */
+void replica_submit(struct replica *r, const struct proposal *proposals, size_t n);
+/* A linearizable read: runs once an entry that was proposed after it is applied. */
+void replica_read(struct replica *r, engine_read_fn read, void *arg);
+/* Election and heartbeat timers; and the open transaction's. */
+void replica_tick(struct replica *r, uint64_t now_ms);
+void replica_finish(struct replica *r);
+/* When replica_tick() is next due. */
+uint64_t replica_due(const struct replica *r);
+
+/* Proposals and reads that wait. */
+size_t replica_waiting(const struct replica *r);
+bool replica_leads(struct replica *r);
+bool replica_is_voter(struct replica *r, raft_id id);
+/* Fills id, role, term, leader_id and the indexes. */
+void replica_status(struct replica *r, Kds__V1__ReplicaStatus *status);
+/* Was a command applied since the last call? */
+bool replica_take_changed(struct replica *r);
+
+#endif

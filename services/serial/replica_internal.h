@@ -1,0 +1,69 @@
+/*
+ * What the files of the replica share (replica.h has what it is for).
+ *
+ *   replica.c           the turn: steps, disk, applying, answers
+ *   replica_messages.c  libraft's messages, packed with the entries that libraft only counts
+ *   replica_start.c     from the store to a running libraft, and back
+ */
+#ifndef SERIAL_REPLICA_INTERNAL_H
+#define SERIAL_REPLICA_INTERNAL_H
+
+#include "services/serial/codec.h"
+#include "services/serial/outbox.h"
+#include "services/serial/replica.h"
+#include "services/serial/waiters.h"
+
+/* The facts that these files rely on were found in exactly this version. */
+_Static_assert(RAFT_VERSION_NUMBER == 2201, "kds-serial needs libraft 0.22.1");
+#ifdef RAFT__LEGACY_no
+#error "Debian's libraft is built with its legacy fields: RAFT__LEGACY_no would change the layout of struct raft"
+#endif
+
+#define APPEND_ENTRIES_MAX 1024 /* in one AppendEntries message */
+
+struct replica {
+	struct raft raft;
+	struct replica_options options;
+	struct store *store;
+	struct state *state;
+	struct codec *codec;
+	struct entry_cache *cache;
+	struct outbox outbox;
+	struct waiters waiters;
+	struct waiters reads; /* wait for a barrier of their own; the index says nothing yet */
+	struct state_result result;
+	uint64_t now_ms;
+
+	raft_index last;     /* of the log, as libraft sees it */
+	raft_index written;  /* up to here the log is durable */
+	raft_index truncate; /* entries from here on must leave the disk first; 0: none */
+	size_t unwritten_bytes;
+	bool term_changed;   /* term or vote wait for the disk */
+	raft_index applied;
+	bool in_transaction; /* with something applied */
+	uint64_t commit_by_ms;
+	bool changed;
+
+	bool leads;
+	raft_index barrier;    /* the newest entry that reads of an earlier turn wait for */
+	raft_index submitted;  /* the newest entry proposed in this turn; 0: none */
+	uint64_t last_time_ms; /* of the newest command in the log, while we lead */
+
+	/* The last AppendEntries that was packed: other followers mostly need the same. */
+	struct raft_append_entries packed;
+	size_t packed_first, packed_n; /* its records in the outbox; n 0: none */
+	struct cached_entry batch[APPEND_ENTRIES_MAX];
+	struct buffer stored; /* bytes of entries that came from the store */
+};
+
+/* One raft_step() and what it asks for. A failure ends the process. */
+void replica_step(struct replica *r, struct raft_event *event);
+/* Commits the open transaction, if there is one. */
+void replica_commit(struct replica *r);
+/* Answers UNAVAILABLE to the proposals and reads that wait for an entry behind `behind`, and to the reads that wait for none yet. */
+void replica_fail(struct replica *r, raft_index behind, const char *why);
+
+/* replica_messages.c: into the outbox, unless the peer is not connected. */
+void replica_pack(struct replica *r, const struct raft_message *m);
+
+#endif

@@ -1,0 +1,238 @@
+#include "services/serial/store_internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/log.h"
+
+_Noreturn void store_fatal(struct store *s, const char *doing)
+{
+	int code = s->db ? sqlite3_errcode(s->db) : SQLITE_OK;
+	if (code != SQLITE_OK && code != SQLITE_ROW && code != SQLITE_DONE)
+		log_error("%s: %s/replica.db: %s; stopping at once, because a replica that cannot write must not vote: check "
+			  "the disk, then start it again",
+			  doing, s->dir, sqlite3_errmsg(s->db));
+	else
+		log_error("%s: stopping at once, before this replica differs from the others", doing);
+	_exit(3);
+}
+
+static void must(struct store *s, int rv, const char *doing)
+{
+	if (rv != SQLITE_OK && rv != SQLITE_DONE)
+		store_fatal(s, doing);
+}
+
+/* Runs a statement that returns no row. */
+static void run(struct store *s, enum statement which, const char *doing)
+{
+	must(s, sqlite3_step(s->sql[which]), doing);
+	sqlite3_reset(s->sql[which]);
+}
+
+static void bind_uint(struct store *s, enum statement which, int parameter, uint64_t value)
+{
+	must(s, sqlite3_bind_int64(s->sql[which], parameter, (sqlite3_int64)value), "bind a number");
+}
+
+static void bind_blob(struct store *s, enum statement which, int parameter, const void *data, size_t len)
+{
+	/* A NULL pointer would bind NULL, not the empty blob. */
+	must(s, sqlite3_bind_blob64(s->sql[which], parameter, data ? data : "", len, SQLITE_STATIC), "bind bytes");
+}
+
+sqlite3 *store_sqlite(struct store *s)
+{
+	return s->db;
+}
+
+void store_start_values(struct store *s, struct store_start *ret_start)
+{
+	*ret_start = s->at;
+}
+
+struct slice store_configuration(struct store *s)
+{
+	return (struct slice){ s->configuration.data, s->configuration.len };
+}
+
+const struct store_run *store_runs(struct store *s, size_t *ret_n)
+{
+	*ret_n = s->n_runs;
+	return s->runs;
+}
+
+void store_begin(struct store *s)
+{
+	run(s, SQL_BEGIN, "begin a transaction");
+}
+
+void store_commit(struct store *s)
+{
+	if (s->meta_changed) {
+		bind_uint(s, SQL_META, 1, s->at.term);
+		bind_uint(s, SQL_META, 2, s->at.vote);
+		bind_uint(s, SQL_META, 3, s->at.applied);
+		bind_uint(s, SQL_META, 4, s->at.applied_term);
+		run(s, SQL_META, "write term, vote and applied index");
+		s->meta_changed = false;
+	}
+	run(s, SQL_COMMIT, "commit");
+	if (!guard_raise(&s->guard, s->at.last, s->at.term)) {
+		log_error("write %s/acknowledged: %s", s->dir, strerror(errno));
+		store_fatal(s, "write what this replica acknowledged");
+	}
+}
+
+void store_set_term(struct store *s, raft_term term, raft_id vote)
+{
+	s->at.term = term;
+	s->at.vote = vote;
+	s->meta_changed = true;
+}
+
+void store_truncate(struct store *s, raft_index from)
+{
+	if (!guard_lower(&s->guard, from - 1)) {
+		log_error("write %s/acknowledged: %s", s->dir, strerror(errno));
+		store_fatal(s, "write what this replica acknowledged");
+	}
+	bind_uint(s, SQL_TRUNCATE, 1, from);
+	run(s, SQL_TRUNCATE, "shorten the log");
+	s->at.last = from - 1;
+}
+
+void store_append(struct store *s, raft_index index, const struct raft_entry *entry)
+{
+	bind_uint(s, SQL_APPEND, 1, index);
+	bind_uint(s, SQL_APPEND, 2, entry->term);
+	bind_uint(s, SQL_APPEND, 3, (uint64_t)entry->type);
+	bind_blob(s, SQL_APPEND, 4, entry->buf.base, entry->buf.len);
+	run(s, SQL_APPEND, "append to the log");
+	if (s->at.last == 0)
+		s->at.first = index;
+	s->at.last = index;
+}
+
+void store_set_applied(struct store *s, raft_index applied, raft_term term)
+{
+	s->at.applied = applied;
+	s->at.applied_term = term;
+	s->meta_changed = true;
+}
+
+void store_set_configuration(struct store *s, raft_index index, struct slice configuration)
+{
+	struct buffer copy = { 0 };
+	if (!buffer_append(&copy, configuration.data, configuration.len))
+		store_fatal(s, "keep the membership: out of memory");
+	buffer_free(&s->configuration);
+	s->configuration = copy;
+	s->at.configuration_index = index;
+	bind_uint(s, SQL_CONFIGURATION, 1, index);
+	bind_blob(s, SQL_CONFIGURATION, 2, copy.data, copy.len);
+	run(s, SQL_CONFIGURATION, "write the membership");
+}
+
+/* Rows of (idx, term, type, data) to `each`, at most n of them; how many there were. */
+static unsigned each_entry(struct store *s, enum statement which, unsigned n, store_entry_fn each, void *arg)
+{
+	sqlite3_stmt *sql = s->sql[which];
+	unsigned done = 0;
+	int rv = SQLITE_DONE;
+	while (done < n && (rv = sqlite3_step(sql)) == SQLITE_ROW) {
+		each(arg, (raft_index)sqlite3_column_int64(sql, 0), (raft_term)sqlite3_column_int64(sql, 1),
+		     (unsigned short)sqlite3_column_int(sql, 2), store_column(sql, 3));
+		done++;
+	}
+	if (done < n)
+		must(s, rv, "read the log");
+	sqlite3_reset(sql);
+	return done;
+}
+
+bool store_read(struct store *s, raft_index first, unsigned n, store_entry_fn each, void *arg)
+{
+	if (first < s->at.first || first + n - 1 > s->at.last)
+		return false; /* it has no gap: what lies between is there */
+	bind_uint(s, SQL_READ, 1, first);
+	return each_entry(s, SQL_READ, n, each, arg) == n;
+}
+
+void store_read_changes(struct store *s, raft_index after, store_entry_fn each, void *arg)
+{
+	bind_uint(s, SQL_CHANGES, 1, after);
+	each_entry(s, SQL_CHANGES, UINT32_MAX, each, arg);
+}
+
+bool store_read_last_command(struct store *s, struct buffer *out)
+{
+	sqlite3_stmt *sql = s->sql[SQL_LAST_COMMAND];
+	int rv = sqlite3_step(sql);
+	if (rv == SQLITE_ROW) {
+		struct slice data = store_column(sql, 0);
+		if (!buffer_append(out, data.data, data.len))
+			store_fatal(s, "read the last command: out of memory");
+	} else {
+		must(s, rv, "read the last command");
+	}
+	sqlite3_reset(sql);
+	return rv == SQLITE_ROW;
+}
+
+static void insert_genesis(struct store *s, sqlite3_stmt *sql, raft_index index, const struct buffer *data)
+{
+	must(s, sqlite3_bind_int64(sql, 1, (sqlite3_int64)index), "bind a number");
+	must(s, sqlite3_bind_blob64(sql, 2, data->data, data->len, SQLITE_STATIC), "bind bytes");
+	must(s, sqlite3_step(sql), "write the first entries");
+	sqlite3_reset(sql);
+}
+
+void store_create_log(struct store *s, const struct store_genesis *genesis)
+{
+	const struct buffer *const data[] = { &genesis->configuration, &genesis->command };
+	const enum raft_entry_type types[] = { RAFT_CHANGE, RAFT_COMMAND };
+	sqlite3_stmt *sql = NULL;
+	must(s, sqlite3_prepare_v2(s->db, "INSERT INTO genesis VALUES (?, ?)", -1, &sql, NULL), "prepare");
+	store_begin(s);
+	for (raft_index i = 0; i < 2; i++) {
+		insert_genesis(s, sql, i + 1, data[i]);
+		const struct raft_entry entry = {
+			.term = 1,
+			.type = types[i],
+			.buf = { .base = data[i]->data, .len = data[i]->len },
+		};
+		store_append(s, i + 1, &entry);
+	}
+	sqlite3_finalize(sql);
+	if (s->n_runs == 0 && !store_add_run(s, 1, 1))
+		store_fatal(s, "write the first entries: out of memory");
+	store_set_term(s, 1, 0);
+	store_commit(s);
+}
+
+bool store_read_genesis(struct store *s, struct store_genesis *ret_genesis)
+{
+	struct store_genesis genesis = { 0 };
+	struct buffer *const out[] = { &genesis.configuration, &genesis.command };
+	sqlite3_stmt *sql = NULL;
+	must(s, sqlite3_prepare_v2(s->db, "SELECT data FROM genesis ORDER BY idx", -1, &sql, NULL), "prepare");
+	int rv = SQLITE_DONE;
+	size_t n = 0;
+	while (n < 2 && (rv = sqlite3_step(sql)) == SQLITE_ROW) {
+		struct slice data = store_column(sql, 0);
+		if (!buffer_append(out[n++], data.data, data.len))
+			store_fatal(s, "read the first entries: out of memory");
+	}
+	if (n < 2)
+		must(s, rv, "read the first entries");
+	sqlite3_finalize(sql);
+	if (n == 2) {
+		*ret_genesis = genesis;
+		return true;
+	}
+	buffer_free(&genesis.configuration);
+	buffer_free(&genesis.command);
+	return false;
+}

@@ -1,0 +1,43 @@
+/* What store.c (a store in use) and store_open.c (opening, checks) share. */
+#ifndef SERIAL_STORE_INTERNAL_H
+#define SERIAL_STORE_INTERNAL_H
+
+#include "services/serial/guard.h"
+#include "services/serial/store.h"
+
+enum statement {
+	SQL_BEGIN,
+	SQL_COMMIT,
+	SQL_META,
+	SQL_CONFIGURATION,
+	SQL_APPEND,
+	SQL_TRUNCATE,
+	SQL_READ,
+	SQL_CHANGES,
+	SQL_LAST_COMMAND,
+	SQL_COUNT,
+};
+
+struct store {
+	sqlite3 *db;
+	sqlite3_stmt *sql[SQL_COUNT];
+	char *dir;
+	int lock_fd;
+	struct guard guard;
+	struct store_start at; /* as of the last change, committed or not */
+	bool meta_changed;
+	struct buffer configuration;
+	struct store_run *runs;
+	size_t n_runs;
+};
+
+static inline struct slice store_column(sqlite3_stmt *sql, int column)
+{
+	const void *data = sqlite3_column_blob(sql, column);
+	return (struct slice){ data ? data : "", (size_t)sqlite3_column_bytes(sql, column) };
+}
+
+/* Remembers that entries from `first` on are of `term`. False: no memory. */
+bool store_add_run(struct store *s, raft_index first, raft_term term) MUST_CHECK;
+
+#endif

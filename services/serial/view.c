@@ -1,0 +1,236 @@
+#include "services/serial/view.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+
+#define VERSION_SIZE 32
+
+struct known_member {
+	uint64_t id;
+	char *address;
+	bool voter;
+	bool has_status;
+	uint64_t heard_ms;  /* monotonic; 0: never */
+	uint64_t status_ms; /* likewise */
+	Kds__V1__ReplicaStatus status;
+	char version[VERSION_SIZE]; /* behind status.version */
+};
+
+struct view {
+	pthread_mutex_t mutex;
+	uint64_t self;
+	char *cluster, *rpc_address;
+	unsigned election_ms;
+	struct known_member *members; /* by id */
+	size_t n_members;
+};
+
+static int by_id(const void *a, const void *b)
+{
+	const struct known_member *x = a, *y = b;
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+struct view *view_new(const struct view_options *o)
+{
+	struct view *v = calloc(1, sizeof *v);
+	if (!v)
+		return NULL;
+	pthread_mutex_init(&v->mutex, NULL);
+	v->self = o->self;
+	v->election_ms = o->election_ms;
+	v->cluster = strdup(o->cluster);
+	v->rpc_address = strdup(o->rpc_address);
+	v->members = calloc(o->n_members, sizeof *v->members);
+	bool ok = v->cluster && v->rpc_address && v->members;
+	for (size_t i = 0; ok && i < o->n_members; i++) {
+		struct known_member *m = &v->members[v->n_members++];
+		m->id = o->members[i].id;
+		m->address = strdup(o->members[i].address);
+		kds__v1__replica_status__init(&m->status);
+		ok = m->address != NULL;
+	}
+	if (!ok) {
+		view_free(v);
+		return NULL;
+	}
+	qsort(v->members, v->n_members, sizeof *v->members, by_id);
+	return v;
+}
+
+void view_free(struct view *v)
+{
+	if (!v)
+		return;
+	for (size_t i = 0; i < v->n_members; i++)
+		free(v->members[i].address);
+	free(v->members);
+	free(v->cluster);
+	free(v->rpc_address);
+	pthread_mutex_destroy(&v->mutex);
+	free(v);
+}
+
+static struct known_member *find(struct view *v, uint64_t id)
+{
+	for (size_t i = 0; i < v->n_members; i++)
+		if (v->members[i].id == id)
+			return &v->members[i];
+	return NULL;
+}
+
+static void keep_status(struct known_member *m, const Kds__V1__ReplicaStatus *status, uint64_t now)
+{
+	m->status = *status;
+	snprintf(m->version, sizeof m->version, "%s", status->version);
+	m->status.version = m->version;
+	m->has_status = true;
+	m->status_ms = now;
+}
+
+void view_publish(struct view *v, const Kds__V1__ReplicaStatus *status)
+{
+	pthread_mutex_lock(&v->mutex);
+	struct known_member *m = find(v, v->self);
+	if (m)
+		keep_status(m, status, clock_monotonic_ms());
+	pthread_mutex_unlock(&v->mutex);
+}
+
+void view_set_voter(struct view *v, uint64_t id, bool voter)
+{
+	pthread_mutex_lock(&v->mutex);
+	struct known_member *m = find(v, id);
+	if (m)
+		m->voter = voter;
+	pthread_mutex_unlock(&v->mutex);
+}
+
+void view_heard(struct view *v, uint64_t from, const Kds__V1__ReplicaStatus *status)
+{
+	uint64_t now = clock_monotonic_ms();
+	pthread_mutex_lock(&v->mutex);
+	struct known_member *m = find(v, from);
+	if (m)
+		m->heard_ms = now;
+	if (m && status && status->id == from)
+		keep_status(m, status, now);
+	pthread_mutex_unlock(&v->mutex);
+}
+
+bool view_leads(struct view *v)
+{
+	pthread_mutex_lock(&v->mutex);
+	struct known_member *m = find(v, v->self);
+	bool leads = m && m->status.role == KDS__V1__RAFT_ROLE__RAFT_ROLE_LEADER;
+	pthread_mutex_unlock(&v->mutex);
+	return leads;
+}
+
+uint64_t view_leader(struct view *v)
+{
+	pthread_mutex_lock(&v->mutex);
+	struct known_member *m = find(v, v->self);
+	uint64_t leader = m ? m->status.leader_id : 0;
+	pthread_mutex_unlock(&v->mutex);
+	return leader;
+}
+
+static Kds__V1__ReplicaStatus *copy_status(const Kds__V1__ReplicaStatus *status)
+{
+	Kds__V1__ReplicaStatus *copy = malloc(sizeof *copy);
+	if (!copy)
+		return NULL;
+	*copy = *status;
+	copy->version = strdup(status->version);
+	if (copy->version)
+		return copy;
+	free(copy);
+	return NULL;
+}
+
+/* NULL: no memory. */
+static Kds__V1__Member *describe(struct view *v, const struct known_member *m, const char *rpc_address, bool connected,
+				 uint64_t now)
+{
+	Kds__V1__Member *out = malloc(sizeof *out);
+	if (!out)
+		return NULL;
+	kds__v1__member__init(out);
+	out->id = m->id;
+	out->voter = m->voter;
+	out->reachable = m->id == v->self || (connected && m->heard_ms != 0 && now - m->heard_ms <= v->election_ms);
+	uint64_t age = m->id == v->self || !m->has_status ? 0 : now - m->status_ms;
+	out->age_ms = age > UINT32_MAX ? UINT32_MAX : (uint32_t)age;
+	out->address = strdup(m->address);
+	out->rpc_address = strdup(rpc_address);
+	if (m->has_status)
+		out->status = copy_status(&m->status);
+	if (out->address && out->rpc_address && (!m->has_status || out->status))
+		return out;
+	kds__v1__member__free_unpacked(out, NULL);
+	return NULL;
+}
+
+/* A majority of the voters is reachable and follows one leader, which is one of them. */
+static bool has_quorum(const Kds__V1__ViewResponse *view)
+{
+	const Kds__V1__ReplicaStatus *leader = NULL;
+	for (size_t i = 0; i < view->n_members; i++)
+		if (view->members[i]->id == view->leader_id && view->members[i]->reachable)
+			leader = view->members[i]->status;
+	if (!leader || leader->leader_id != view->leader_id)
+		return false;
+	size_t voters = 0, following = 0;
+	for (size_t i = 0; i < view->n_members; i++) {
+		const Kds__V1__Member *m = view->members[i];
+		voters += m->voter ? 1 : 0;
+		if (m->voter && m->reachable && m->status && m->status->leader_id == leader->id &&
+		    m->status->term == leader->term)
+			following++;
+	}
+	return following > voters / 2;
+}
+
+void view_rpc_address(struct view *v, struct peers *peers, uint64_t id, char *buf, size_t size)
+{
+	if (id == v->self)
+		snprintf(buf, size, "%s", v->rpc_address);
+	else
+		peers_rpc_address(peers, id, buf, size);
+}
+
+Kds__V1__ViewResponse *view_fill(struct view *v, struct peers *peers)
+{
+	Kds__V1__ViewResponse *out = malloc(sizeof *out);
+	if (!out)
+		return NULL;
+	kds__v1__view_response__init(out);
+	out->cluster = strdup(v->cluster);
+	out->asked_id = v->self;
+	out->members = calloc(v->n_members, sizeof *out->members);
+	bool ok = out->cluster && out->members;
+	for (size_t i = 0; ok && i < v->n_members; i++) {
+		uint64_t id = v->members[i].id; /* never changes */
+		char rpc_address[256];
+		view_rpc_address(v, peers, id, rpc_address, sizeof rpc_address);
+		bool connected = id != v->self && peers_connected(peers, id);
+		pthread_mutex_lock(&v->mutex);
+		out->members[i] = describe(v, &v->members[i], rpc_address, connected, clock_monotonic_ms());
+		if (id == v->self)
+			out->leader_id = v->members[i].status.leader_id;
+		pthread_mutex_unlock(&v->mutex);
+		ok = out->members[i] != NULL;
+		out->n_members += ok;
+	}
+	if (!ok) {
+		kds__v1__view_response__free_unpacked(out, NULL);
+		return NULL;
+	}
+	out->quorum = has_quorum(out);
+	return out;
+}

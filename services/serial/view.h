@@ -1,0 +1,42 @@
+/*
+ * What this replica knows of itself and of the others, for any thread: the engine publishes its own status after each turn,
+ * peers report theirs. Short critical sections; nothing blocks.
+ */
+#ifndef SERIAL_VIEW_H
+#define SERIAL_VIEW_H
+
+#include "services/serial/engine.h"
+
+struct view;
+
+struct view_options {
+	uint64_t self;
+	const char *cluster;
+	const char *rpc_address;             /* ours */
+	const struct engine_member *members; /* copied, as the strings are */
+	size_t n_members;
+	unsigned election_ms; /* a peer that was silent for longer is unreachable */
+};
+
+/* NULL: no memory. */
+struct view *view_new(const struct view_options *options) MUST_CHECK;
+void view_free(struct view *v);
+
+/* Our own status; its strings are static. */
+void view_publish(struct view *v, const Kds__V1__ReplicaStatus *status);
+/* Whether this member votes, as the log's membership says. */
+void view_set_voter(struct view *v, uint64_t id, bool voter);
+/* A peer spoke; with a status or (NULL) about something else. */
+void view_heard(struct view *v, uint64_t from, const Kds__V1__ReplicaStatus *status);
+
+bool view_leads(struct view *v);
+/* 0: knows none. */
+uint64_t view_leader(struct view *v);
+
+/* Where a member serves RPCs; "" while unknown. */
+void view_rpc_address(struct view *v, struct peers *peers, uint64_t id, char *buf, size_t size);
+
+/* `peers` tells who is connected and where their RPC ports are. NULL: no memory. */
+Kds__V1__ViewResponse *view_fill(struct view *v, struct peers *peers) MUST_CHECK;
+
+#endif

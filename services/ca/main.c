@@ -217,7 +217,10 @@ static enum status_code start(struct ca *ca, struct status *st)
 		return rc;
 	daemon_set_ready(ca->daemon, is_ready, ca);
 	daemon_set_reload(ca->daemon, reloaded, ca);
-	return daemon_listen(ca->daemon, st);
+	rc = daemon_listen(ca->daemon, st);
+	if (rc == STATUS_OK)
+		log_info("ready listen=%s authority=%s", ca->options.listen, ca->authority);
+	return rc;
 }
 
 /* Those who use go before what they use. The RPC port is closed. */

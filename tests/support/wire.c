@@ -110,8 +110,11 @@ void wire_wait_down(struct wire_log *log, unsigned n)
 void wire_expect(struct wire_log *log, enum status_code code, const char *text)
 {
 	wire_wait_down(log, 1);
-	if (log->why.code != code || !strstr(log->why.message, text))
-		fail_msg("%s '%s', wanted %s '%s'", status_name(log->why.code), log->why.message, status_name(code), text);
+	pthread_mutex_lock(&log->mutex);
+	struct status why = log->why;
+	pthread_mutex_unlock(&log->mutex);
+	if (why.code != code || !strstr(why.message, text))
+		fail_msg("%s '%s', wanted %s '%s'", status_name(why.code), why.message, status_name(code), text);
 }
 
 void wire_wait_open(struct wire *w, unsigned n)

@@ -233,12 +233,13 @@ static void test_listener_frame_length(void **state)
 	struct wire *w = *state;
 	gnutls_certificate_credentials_t credentials = admin_credentials(w);
 	wire_listen(w);
-	for (int i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < 2; i++) {
 		struct sp_client c;
 		assert_true(sp_open(&c, NULL, listener_address(w->listener), credentials));
 		assert_true(sp_write(&c, i ? all : huge, 8));
 		assert_true(sp_wait_closed(&c));
 		sp_close(&c, false);
+		wire_wait_down(&w->log, i + 1);
 		wire_expect(&w->log, STATUS_RESOURCE_EXHAUSTED, "a frame of");
 	}
 	wire_wait_open(w, 0);

@@ -10,6 +10,7 @@
  * Fails when a good client misses an answer, when the daemon lets a peer in that it must refuse or holds on to one that it must
  * drop, or when its descriptors, threads or memory are not back afterwards.
  */
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -25,6 +26,7 @@
 #include "tests/support/sp_client.h"
 
 #define BATCH 100                 /* connections held open at once while the daemon's timer runs */
+#define LANES 8
 #define FLOOD_PAYLOAD (64u << 10)
 #define FLOOD_FRAMES 512          /* 32 MiB of answers: far over any bound on output */
 #define GROWTH_MAX_KIB (16u << 10) /* allocator slack that stays after the peak; 500 leaked TLS sessions would be 20 MiB */
@@ -111,24 +113,6 @@ static bool peer_half_close(unsigned i, const char **why)
 	return ok;
 }
 
-static bool peer_garbage(unsigned i, const char **why)
-{
-	struct sp_client c;
-	uint8_t garbage[1024];
-	*why = "cannot connect";
-	bool ok = connect_from(&c, i);
-	if (ok && getrandom(garbage, sizeof garbage, 0) == (ssize_t)sizeof garbage) {
-		/* Half of them start like TLS. */
-		if (i % 2 == 0)
-			memcpy(garbage, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11);
-		(void)sp_write(&c, garbage, sizeof garbage);
-		*why = "not closed after garbage";
-		ok = sp_wait_closed(&c);
-	}
-	sp_close(&c, false);
-	return ok;
-}
-
 static bool peer_mid_frame(unsigned i, const char **why)
 {
 	struct sp_client c;
@@ -187,12 +171,20 @@ static bool peer_huge_frame(unsigned i, const char **why)
 	return ok;
 }
 
-/* Asks for far more than the daemon may keep for one connection, and reads nothing: it must close, or stop reading. */
+/* Waits, reading nothing, at most 30 s for the daemon to close. */
+static bool wait_hung_up(struct sp_client *c)
+{
+	struct pollfd p = { .fd = c->fd, .events = POLLRDHUP };
+	return poll(&p, 1, 30000) == 1;
+}
+
+/* Asks for far more than the daemon may keep for one connection, and reads nothing: it must close, or stop reading, and close
+ * when its write has not got on for long (some wait for that). */
 static bool peer_never_reads(unsigned i, const char **why)
 {
 	struct sp_client c;
 	const int small = 4096;
-	const struct timeval patience = { .tv_sec = 1 };
+	const struct timeval patience = { .tv_usec = 500000 };
 	unsigned frames = 0;
 	*why = "cannot open a good connection";
 	bool ok = open_from(&c, i);
@@ -204,11 +196,15 @@ static bool peer_never_reads(unsigned i, const char **why)
 		*why = "took 32 MiB of requests from a peer that reads no answer";
 		ok = frames < FLOOD_FRAMES;
 	}
+	if (ok && i % 50 == 0) {
+		*why = "not closed although it reads no answer";
+		ok = wait_hung_up(&c);
+	}
 	sp_close(&c, true);
 	return ok;
 }
 
-/* --- peers that fall silent: held open together until the daemon's timer has closed them ------------------------------------ */
+/* --- peers that stay until the daemon closes them, at the latest when its timer ends: many at once -------------------------- */
 
 static bool stop_mid_handshake(struct sp_client *c, unsigned i)
 {
@@ -220,6 +216,16 @@ static bool stop_mid_handshake(struct sp_client *c, unsigned i)
 static bool stop_mid_hello(struct sp_client *c, unsigned i)
 {
 	return connect_from(c, i) && sp_handshake(c, good) && sp_write(c, "\0SP", i % 4);
+}
+
+static bool send_garbage(struct sp_client *c, unsigned i)
+{
+	uint8_t garbage[1024];
+	if (!connect_from(c, i) || getrandom(garbage, sizeof garbage, 0) != (ssize_t)sizeof garbage)
+		return false;
+	if (i % 2 == 0)
+		memcpy(garbage, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11); /* starts like TLS */
+	return sp_write(c, garbage, sizeof garbage);
 }
 
 static bool run_silent(const char *name, bool (*start)(struct sp_client *, unsigned), unsigned count)
@@ -252,7 +258,7 @@ static const struct peer {
 } peers[] = {
 	{ "connect, reset", peer_reset, NULL },
 	{ "half-close, reset", peer_half_close, NULL },
-	{ "garbage", peer_garbage, NULL },
+	{ "garbage", NULL, send_garbage },
 	{ "stops mid-handshake", NULL, stop_mid_handshake },
 	{ "stops mid-hello", NULL, stop_mid_hello },
 	{ "leaves mid-frame", peer_mid_frame, NULL },
@@ -264,18 +270,43 @@ static const struct peer {
 	{ "asks, never reads", peer_never_reads, NULL },
 };
 
+/* One of LANES threads that share the times. */
+struct lane {
+	const struct peer *peer;
+	unsigned first, count;
+	bool ok;
+};
+
+static void *run_lane(void *arg)
+{
+	struct lane *lane = arg;
+	const char *why = "";
+	lane->ok = true;
+	for (unsigned i = lane->first; i < lane->count && lane->ok; i += LANES) {
+		lane->ok = lane->peer->quick(i, &why);
+		if (!lane->ok)
+			fprintf(stderr, "hostile: %s %u: %s\n", lane->peer->name, i, why);
+	}
+	return NULL;
+}
+
 static bool run_peer(const struct peer *p, unsigned count)
 {
-	const char *why = "";
+	struct lane lanes[LANES];
+	pthread_t threads[LANES];
+	bool ok = true;
 	if (p->silent)
 		return run_silent(p->name, p->silent, count);
-	for (unsigned i = 0; i < count; i++) {
-		if (!p->quick(i, &why)) {
-			fprintf(stderr, "hostile: %s %u: %s\n", p->name, i, why);
-			return false;
-		}
+	for (unsigned i = 0; i < LANES; i++) {
+		lanes[i] = (struct lane){ .peer = p, .first = i, .count = count };
+		if (pthread_create(&threads[i], NULL, run_lane, &lanes[i]) != 0)
+			die("no thread");
 	}
-	return true;
+	for (unsigned i = 0; i < LANES; i++) {
+		pthread_join(threads[i], NULL);
+		ok = ok && lanes[i].ok;
+	}
+	return ok;
 }
 
 /* --- what the daemon holds -------------------------------------------------------------------------------------------------- */

@@ -30,6 +30,7 @@ problems() { # FILE KIND (executable, library): prints what is missing, one a li
 
 check() { # FILE KIND
 	local found
+	[ -e "$1" ] || fail "$1 was not built"
 	found=$(problems "$1" "$2")
 	[ -z "$found" ] || fail "$(basename "$1") $found"
 	say "$(basename "$1") is hardened"

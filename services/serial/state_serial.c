@@ -373,7 +373,7 @@ static enum status_code wanted_min(const struct state *s, const Kds__V1__SetMinR
 enum status_code state_set_min(struct state *s, const Kds__V1__SetMinRequest *in, struct status *st,
 			       struct state_result *r)
 {
-	uint64_t min;
+	uint64_t min = 0;
 	if (wanted_min(s, in, r, &min) != STATUS_OK)
 		return STATUS_OK;
 	if (min != s->numbers.min_serial) {

@@ -87,7 +87,7 @@ static void test_authority_certificate_passes_openssl(void **state)
 	assert_int_equal(file_write(in_directory("ca.pem"), (struct slice){ pem.data, pem.len }, 0644, true, NULL), STATUS_OK);
 	buffer_free(&pem);
 	gnutls_x509_crt_deinit(crt);
-	char command[4200];
+	char command[8400];
 	const char *path = in_directory("ca.pem");
 	snprintf(command, sizeof command, "openssl verify -x509_strict -check_ss_sig -CAfile %s %s >/dev/null", path, path);
 	assert_int_equal(system(command), 0);

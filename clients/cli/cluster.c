@@ -71,7 +71,8 @@ static void add_member(struct table *t, const Kds__V1__Member *m)
 	table_add(t, "%" PRIu64, m->id);
 	table_add(t, "%s", *m->rpc_address ? m->rpc_address : m->address);
 	table_add(t, "%s", m->reachable ? "yes" : "NO");
-	table_add(t, "%s%s", s ? role_name(s->role) : "-", m->voter ? "" : " (no vote)");
+	/* What one that is away said last of its role would show two leaders. */
+	table_add(t, "%s%s", s && m->reachable ? role_name(s->role) : "-", m->voter ? "" : " (no vote)");
 	if (!s) {
 		for (int i = 0; i < 5; i++)
 			table_add(t, "-");
@@ -101,6 +102,26 @@ static void print_quorum(const Kds__V1__ViewResponse *v)
 		       reachable, voters, v->asked_id, voters / 2 + 1);
 }
 
+/* Why it did not answer, without the address where that stands beside it. */
+static const char *reason_of(const struct session_reply *reply)
+{
+	const char *message = reply->status.message;
+	size_t len = strlen(reply->address);
+	return strncmp(message, reply->address, len) == 0 && strncmp(message + len, ": ", 2) == 0 ? message + len + 2 : message;
+}
+
+static void print_silent(const struct session_reply *replies, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (replies[i].answer)
+			continue;
+		char line[STATUS_MESSAGE_MAX];
+		snprintf(line, sizeof line, "%s", reason_of(&replies[i]));
+		output_sanitize(line);
+		printf("No answer from %s: %s\n", replies[i].address, line);
+	}
+}
+
 static enum status_code print_view(const struct session_reply *best, const struct session_reply *replies, size_t n,
 				   struct status *st)
 {
@@ -118,12 +139,7 @@ static enum status_code print_view(const struct session_reply *best, const struc
 	if (rc != STATUS_OK)
 		return rc;
 	print_quorum(v);
-	for (size_t i = 0; i < n; i++) {
-		if (!replies[i].answer) {
-			output_sanitize((char *)(uintptr_t)replies[i].status.message);
-			printf("No answer from %s: %s\n", replies[i].address, replies[i].status.message);
-		}
-	}
+	print_silent(replies, n);
 	return STATUS_OK;
 }
 
@@ -168,7 +184,7 @@ static const char *problem_of(const struct session_reply *reply)
 {
 	const Kds__V1__CheckResponse *c = check_of(reply);
 	if (!c)
-		return reply->status.message;
+		return reason_of(reply);
 	if (c->serving)
 		return NULL;
 	return *c->reason ? c->reason : "cannot do its work and does not say why";
@@ -208,7 +224,7 @@ static enum status_code print_health(const struct session_reply *replies, size_t
 			table_add(t, "%u", c->connections);
 		else
 			table_add(t, "-");
-		table_add(t, "%s", problem ? problem : "");
+		table_add(t, "%s", problem ? problem : "-");
 	}
 	enum status_code rc = table_print(t, st);
 	table_free(t);

@@ -85,8 +85,9 @@ static enum status_code put(struct cli *cli, Kds__V1__Object *object, struct sta
 }
 
 /* An object is given as JSON: its value, under the name of its kind, or that with key and revision as `get` prints it. */
-static enum status_code put_json(struct cli *cli, const char *text, struct status *st)
+static enum status_code put_json(struct cli *cli, const char *name, const char *text, struct status *st)
 {
+	char key[OBJECT_KEY_SIZE];
 	json_error_t error;
 	ProtobufCMessage *message;
 	json_t *json = json_loads(text, JSON_REJECT_DUPLICATES, &error);
@@ -97,6 +98,9 @@ static enum status_code put_json(struct cli *cli, const char *text, struct statu
 	struct arena *arena = arena_new(INPUT_BUDGET);
 	enum status_code rc = arena ? json_to_message(&kds__v1__object__descriptor, json, arena, st, &message)
 				    : out_of_memory(st);
+	if (rc == STATUS_OK && strcmp(object_key((const Kds__V1__Object *)message, key), name) != 0)
+		rc = status_set(st, STATUS_INVALID_ARGUMENT, "the JSON is for '%.80s', not for '%.80s'", *key ? key : "no object",
+				name);
 	if (rc == STATUS_OK)
 		rc = put(cli, (Kds__V1__Object *)message, st);
 	arena_free(arena);
@@ -109,7 +113,7 @@ static enum status_code run_set(struct cli *cli, struct status *st)
 	const char *name = cli->args[0];
 	size_t prefix = strncmp(name, SETTING_PREFIX, strlen(SETTING_PREFIX)) == 0 ? strlen(SETTING_PREFIX) : 0;
 	if (!prefix && (strchr(name, '/') || strcmp(name, "cluster") == 0))
-		return put_json(cli, cli->args[1], st);
+		return put_json(cli, name, cli->args[1], st);
 	Kds__V1__Object object = KDS__V1__OBJECT__INIT;
 	Kds__V1__Setting setting = KDS__V1__SETTING__INIT;
 	setting.name = (char *)(uintptr_t)(name + prefix); /* only read */

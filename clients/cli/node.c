@@ -13,7 +13,7 @@
 
 static enum status_code node_key(const char *name, struct status *st, char key[KEY_SIZE])
 {
-	if (x509_check_dns_name(name, "node", st) != STATUS_OK)
+	if (x509_check_dns_name(name, name, st) != STATUS_OK)
 		return st->code;
 	snprintf(key, KEY_SIZE, KEY_PREFIX "%s", name);
 	return STATUS_OK;
@@ -44,11 +44,11 @@ static enum status_code check_values(const Kds__V1__Node *node, struct status *s
 	unsigned len;
 	for (size_t i = 0; i < node->n_addresses; i++) {
 		if (x509_parse_address(node->addresses[i], st, bytes, &len) != STATUS_OK)
-			return st->code;
+			return status_prefix(st, "--address '%.60s'", node->addresses[i]);
 	}
 	for (size_t i = 0; i < node->n_groups; i++) {
 		if (x509_parse_group(node->groups[i], st, NULL, NULL) != STATUS_OK)
-			return st->code;
+			return status_prefix(st, "--group '%.60s'", node->groups[i]);
 	}
 	return STATUS_OK;
 }

@@ -103,6 +103,38 @@ enum status_code objects_delete(struct cli *cli, const char *key, const uint64_t
 	return STATUS_OK;
 }
 
+const char *object_key(const Kds__V1__Object *o, char buf[OBJECT_KEY_SIZE])
+{
+	buf[0] = '\0';
+	switch (o->value_case) {
+	case KDS__V1__OBJECT__VALUE_CLUSTER:
+		snprintf(buf, OBJECT_KEY_SIZE, "cluster");
+		break;
+	case KDS__V1__OBJECT__VALUE_NODE:
+		snprintf(buf, OBJECT_KEY_SIZE, "node/%s", o->node->name);
+		break;
+	case KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY:
+		snprintf(buf, OBJECT_KEY_SIZE, "ca/%s", o->certificate_authority->name);
+		break;
+	case KDS__V1__OBJECT__VALUE_MASTER_KEY:
+		snprintf(buf, OBJECT_KEY_SIZE, "masterkey/%020" PRIu64, o->master_key->published_ms);
+		break;
+	case KDS__V1__OBJECT__VALUE_SETTING:
+		snprintf(buf, OBJECT_KEY_SIZE, "setting/%s", o->setting->name);
+		break;
+	case KDS__V1__OBJECT__VALUE_SERVICE:
+		snprintf(buf, OBJECT_KEY_SIZE, "service/%s", o->service->name);
+		break;
+	case KDS__V1__OBJECT__VALUE_MIN_SERIAL:
+		snprintf(buf, OBJECT_KEY_SIZE, "serial/min");
+		break;
+	case KDS__V1__OBJECT__VALUE__NOT_SET:
+	default:
+		break;
+	}
+	return buf;
+}
+
 static void put_list(FILE *f, const char *what, char *const *list, size_t n)
 {
 	for (size_t i = 0; i < n; i++)

@@ -22,6 +22,11 @@ enum status_code objects_put(struct cli *cli, Kds__V1__Object *object, const uin
 enum status_code objects_delete(struct cli *cli, const char *key, const uint64_t *expected, struct status *st,
 				Kds__V1__Object **ret_object) MUST_CHECK;
 
+/* The key that the object's value gives it, as the state machine derives it (proto/config.proto), into buf; "" without a
+ * value. Returns buf. */
+#define OBJECT_KEY_SIZE 320
+const char *object_key(const Kds__V1__Object *object, char buf[OBJECT_KEY_SIZE]);
+
 /* One line for people: what the object holds. The caller frees; NULL: no memory. */
 char *object_describe(const Kds__V1__Object *object) MUST_CHECK;
 

@@ -28,7 +28,7 @@ static enum status_code call_and_print(struct cli *cli, const char *method, cons
 	} else {
 		table_field(t, "highest issued", "%" PRIu64, status->highest_issued);
 		table_field(t, "minimum", "%" PRIu64 "%s", status->min_serial,
-			    status->min_serial > 0 ? " (certificates with a lower serial are refused)" : "");
+			    status->min_serial > 1 ? " (certificates with a lower serial are refused)" : "");
 		table_field(t, "handed to CAs", "up to %" PRIu64, status->last_serial);
 		table_field(t, "certificates", "%" PRIu64 " not expired", status->issued);
 		table_field(t, "revision", "%" PRIu64, status->revision);

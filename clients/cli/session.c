@@ -247,6 +247,16 @@ static enum status_code ask_one(struct session *s, unsigned role, const char *ad
 	return rc;
 }
 
+/* The channel tells of the process that it tried last; whether a quorum is lost or one host is down, only all of them tell. */
+static enum status_code point_to_health(struct status *st)
+{
+	char message[STATUS_MESSAGE_MAX];
+	memcpy(message, st->message, sizeof message);
+	if (strstr(message, "kds-cli"))
+		return st->code;
+	return status_set(st, st->code, "%.215s; see kds-cli cluster health", message);
+}
+
 enum status_code session_call(struct cli *cli, const struct session_request *request, struct status *st,
 			      ProtobufCMessage **ret_answer)
 {
@@ -264,7 +274,9 @@ enum status_code session_call(struct cli *cli, const struct session_request *req
 	struct rpc_channel *channel = NULL;
 	if (use_channel(cli->session, request->role, st, &channel) != STATUS_OK)
 		return st->code;
-	return rpc_channel_wait(channel, request->service, request->method, request->input, &options, st, ret_answer);
+	enum status_code rc =
+	    rpc_channel_wait(channel, request->service, request->method, request->input, &options, st, ret_answer);
+	return rc == STATUS_UNAVAILABLE || rc == STATUS_DEADLINE_EXCEEDED ? point_to_health(st) : rc;
 }
 
 /* A thread's part of session_ask_all(). */

@@ -3,15 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/daemon/follower.h"
+#include "common/base/clock.h"
 
-#define NODE_PREFIX "node/"
-#define NODE_KEY_MAX 300
 #define BUNDLE_MAX 256
 
 struct ca_api {
 	Kds__V1__Ca_Service service;
-	struct follower *follower;
+	struct nodes *nodes;
 	struct keeper *keeper;
 	struct issuing *issuing;
 	char *kds_name;
@@ -24,7 +22,10 @@ static const struct rpc_access access_table[] = {
 
 /* One Sign under way. */
 struct signing {
+	struct nodes_query query;
+	struct ca_api *api;
 	struct rpc_call *call;
+	const Kds__V1__SignRequest *in;
 	Kds__V1__SignResponse_Closure closure;
 	void *closure_data;
 	Kds__V1__Object *object; /* the node's */
@@ -79,26 +80,34 @@ static const char *subject_of(struct rpc_call *call, const Kds__V1__SignRequest 
 	return caller->common_name;
 }
 
-/* The node's object, for the caller to free; NULL: the call has failed. */
-static Kds__V1__Object *find_node(struct ca_api *api, struct rpc_call *call, const char *name)
+static void node_found(struct nodes_query *query, const struct status *st, Kds__V1__Object *object)
 {
-	if (strcmp(name, api->kds_name) == 0) {
-		rpc_call_fail(call, STATUS_NOT_FOUND, "sign for %s: that is the key distribution service, not a node", name);
-		return NULL;
+	struct signing *s = (struct signing *)(void *)query;
+	if (!object) {
+		rpc_call_fail_status(s->call, st);
+		free(s);
+		return;
 	}
-	char key[NODE_KEY_MAX];
-	int len = snprintf(key, sizeof key, NODE_PREFIX "%s", name);
-	Kds__V1__Object *object = len < NODE_KEY_MAX ? follower_get(api->follower, key) : NULL;
-	if (object && object->value_case == KDS__V1__OBJECT__VALUE_NODE)
-		return object;
-	kds__v1__object__free_unpacked(object, NULL);
-	if (follower_wait_synced(api->follower, 0))
-		rpc_call_fail(call, STATUS_NOT_FOUND, "sign for %.100s: the configuration has no such node; kds-cli node add %.100s",
-			      name, name);
-	else
-		rpc_call_fail(call, STATUS_UNAVAILABLE,
-			      "sign for %.100s: the configuration is not known yet, no kds-serial has answered", name);
-	return NULL;
+	const struct identity *caller = rpc_call_identity(s->call);
+	s->object = object;
+	issuing_submit(s->api->issuing, &(struct issue_request){
+		.csr = { s->in->csr.data, s->in->csr.len },
+		.node = object->node,
+		.profile = s->in->profile,
+		.lifetime_s = s->in->lifetime_s,
+		.requester = caller->role_name[0] ? caller->role_name : caller->common_name,
+		.deadline_ms = rpc_call_deadline(s->call),
+		.expired = sign_expired,
+		.done = sign_done,
+		.arg = s,
+	});
+}
+
+/* Nine tenths of the time that is left: "unavailable" is to arrive before the deadline. */
+static unsigned patience(const struct rpc_call *call)
+{
+	uint64_t now = clock_monotonic_ms(), deadline = rpc_call_deadline(call);
+	return deadline > now + 1 ? (unsigned)((deadline - now) * 9 / 10) : 1;
 }
 
 static void handle_sign(Kds__V1__Ca_Service *service, const Kds__V1__SignRequest *in,
@@ -106,29 +115,32 @@ static void handle_sign(Kds__V1__Ca_Service *service, const Kds__V1__SignRequest
 {
 	struct ca_api *api = api_of(service);
 	struct rpc_call *call = closure_data;
-	const struct identity *caller = rpc_call_identity(call);
 	const char *name = subject_of(call, in);
-	Kds__V1__Object *object = name ? find_node(api, call, name) : NULL;
-	if (!object)
+	if (!name)
 		return;
-	struct signing *s = malloc(sizeof *s);
+	if (strcmp(name, api->kds_name) == 0) {
+		rpc_call_fail(call, STATUS_NOT_FOUND, "node %s: that is the key distribution service, not a node", name);
+		return;
+	}
+	struct signing *s = calloc(1, sizeof *s);
 	if (!s) {
-		kds__v1__object__free_unpacked(object, NULL);
 		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "sign: out of memory; try again later");
 		return;
 	}
-	*s = (struct signing){ .call = call, .closure = closure, .closure_data = closure_data, .object = object };
-	issuing_submit(api->issuing, &(struct issue_request){
-		.csr = { in->csr.data, in->csr.len },
-		.node = object->node,
-		.profile = in->profile,
-		.lifetime_s = in->lifetime_s,
-		.requester = caller->role_name[0] ? caller->role_name : caller->common_name,
-		.deadline_ms = rpc_call_deadline(call),
-		.expired = sign_expired,
-		.done = sign_done,
-		.arg = s,
-	});
+	*s = (struct signing){
+		.query = {
+			.name = name,
+			.newest = rpc_call_identity(call)->roles & PEER_ADMIN,
+			.timeout_ms = patience(call),
+			.done = node_found,
+		},
+		.api = api,
+		.call = call,
+		.in = in,
+		.closure = closure,
+		.closure_data = closure_data,
+	};
+	nodes_find(api->nodes, &s->query);
 }
 
 struct bundling {
@@ -184,7 +196,7 @@ enum status_code ca_api_new(const struct ca_api_options *options, struct rpc_ser
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "Ca service: out of memory");
 	*api = (struct ca_api){
 		.service = KDS__V1__CA__INIT(handle_),
-		.follower = options->follower,
+		.nodes = options->nodes,
 		.keeper = options->keeper,
 		.issuing = options->issuing,
 		.kds_name = strdup(options->kds_name),

@@ -4,11 +4,12 @@
 
 #include "common/rpc/server.h"
 #include "services/ca/issue.h"
+#include "services/ca/nodes.h"
 
 struct ca_api;
 
 struct ca_api_options {
-	struct follower *follower; /* all of these must outlive it */
+	struct nodes *nodes;       /* all of these must outlive it */
 	struct keeper *keeper;
 	struct issuing *issuing;
 	const char *kds_name;      /* copied */

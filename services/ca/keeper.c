@@ -146,7 +146,7 @@ static enum status_code record(struct keeper *k, struct authority_draft *draft, 
 	if (response->n_results != 1)
 		rc = status_set(st, STATUS_INTERNAL, "record: kds-serial answered without a result");
 	else if (response->results[0]->code != STATUS_OK)
-		rc = status_set(st, STATUS_ABORTED, "record: %s", response->results[0]->message);
+		rc = status_set(st, STATUS_FAILED_PRECONDITION, "record: %s", response->results[0]->message);
 	protobuf_c_message_free_unpacked(answer, NULL);
 	return rc;
 }
@@ -188,7 +188,11 @@ static void make_authority(struct keeper *k)
 		log_info("made CA name=%s common-name=%s serial=%" PRIu64, k->name, k->common_name, serial);
 		return;
 	}
-	/* Another was first, or an answer was lost: the follower will tell. */
+	if (rc == STATUS_ALREADY_EXISTS || rc == STATUS_ABORTED) {
+		log_info("CA name=%s was made by another kds-ca", k->name);
+		return;
+	}
+	/* Perhaps an answer was lost; then the follower will tell. */
 	(void)status_prefix(&st, "make CA %s", k->name);
 	log_warning("%s", st.message);
 	set_authority(k, NULL, &st);

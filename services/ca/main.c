@@ -43,6 +43,7 @@ struct ca {
 	struct serials *serials;
 	struct keeper *keeper;
 	struct follower *follower;
+	struct nodes *nodes;
 	struct issuing *issuing;
 	struct ca_api *api;
 };
@@ -171,7 +172,7 @@ static enum status_code start_issuing(struct ca *ca, struct status *st)
 static enum status_code add_service(struct ca *ca, struct status *st)
 {
 	const struct ca_api_options options = {
-		.follower = ca->follower,
+		.nodes = ca->nodes,
 		.keeper = ca->keeper,
 		.issuing = ca->issuing,
 		.kds_name = ca->options.kds_name,
@@ -210,6 +211,8 @@ static enum status_code start(struct ca *ca, struct status *st)
 	if (rc == STATUS_OK)
 		rc = start_keeper(ca, st);
 	if (rc == STATUS_OK)
+		rc = nodes_new(ca->channel, ca->follower, st, &ca->nodes);
+	if (rc == STATUS_OK)
 		rc = start_issuing(ca, st);
 	if (rc == STATUS_OK)
 		rc = add_service(ca, st);
@@ -226,6 +229,7 @@ static enum status_code start(struct ca *ca, struct status *st)
 /* Those who use go before what they use. The RPC port is closed. */
 static void stop(struct ca *ca)
 {
+	nodes_free(ca->nodes);
 	issuing_stop(ca->issuing);
 	keeper_stop(ca->keeper);
 	follower_stop(ca->follower);

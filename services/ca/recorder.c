@@ -10,7 +10,7 @@
 #define BATCH_MIN 16   /* while other calls are under way, fewer than this wait for more */
 #define BATCH_MAX 256
 #define TIMEOUT_MAX_MS 2000
-#define TIMEOUT_MIN_MS 50
+#define TIMEOUT_MIN_MS 10
 
 /* One Serial.Record under way. */
 struct batch {

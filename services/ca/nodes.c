@@ -1,0 +1,216 @@
+#include "services/ca/nodes.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "serial.pb-c.h"
+
+#define KEY_PREFIX "node/"
+#define KEY_SIZE 300
+#define REVISION_TIMEOUT_MS 700
+
+struct nodes {
+	struct rpc_channel *channel;
+	struct follower *follower;
+	pthread_mutex_t lock;
+	pthread_cond_t idle;
+	unsigned calls;              /* under way */
+	bool asking;                 /* for the newest revision, on behalf of `asked` */
+	struct nodes_query *asked;
+	struct nodes_query *waiting; /* came later: the answer under way may be older than they are */
+};
+
+enum status_code nodes_new(struct rpc_channel *channel, struct follower *follower, struct status *st,
+			   struct nodes **ret_nodes)
+{
+	struct nodes *n = calloc(1, sizeof *n);
+	if (!n)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "nodes: out of memory");
+	n->channel = channel;
+	n->follower = follower;
+	pthread_mutex_init(&n->lock, NULL);
+	pthread_cond_init(&n->idle, NULL);
+	*ret_nodes = n;
+	return STATUS_OK;
+}
+
+void nodes_free(struct nodes *n)
+{
+	if (!n)
+		return;
+	pthread_mutex_lock(&n->lock);
+	while (n->calls > 0)
+		pthread_cond_wait(&n->idle, &n->lock);
+	pthread_mutex_unlock(&n->lock);
+	pthread_cond_destroy(&n->idle);
+	pthread_mutex_destroy(&n->lock);
+	free(n);
+}
+
+static void call_begins(struct nodes *n)
+{
+	pthread_mutex_lock(&n->lock);
+	n->calls++;
+	pthread_mutex_unlock(&n->lock);
+}
+
+static void call_ended(struct nodes *n)
+{
+	pthread_mutex_lock(&n->lock);
+	if (--n->calls == 0)
+		pthread_cond_broadcast(&n->idle);
+	pthread_mutex_unlock(&n->lock);
+}
+
+static void fail(struct nodes_query *q, enum status_code code, const char *why)
+{
+	struct status st;
+	status_set(&st, code, "node %.100s: %s", q->name, why);
+	q->done(q, &st, NULL);
+}
+
+/* A call to kds-serial failed: what that means for who asked for a node. */
+static void fail_call(struct nodes_query *q, const struct status *cause)
+{
+	switch (cause->code) {
+	case STATUS_NOT_FOUND:
+		fail(q, STATUS_NOT_FOUND, "the configuration has none of this name; add it with kds-cli node add");
+		break;
+	case STATUS_UNAVAILABLE:
+	case STATUS_DEADLINE_EXCEEDED:
+	case STATUS_CANCELLED:
+		fail(q, STATUS_UNAVAILABLE, "no quorum of kds-serial answered in time; see kds-cli cluster view");
+		break;
+	default:
+		fail(q, cause->code == STATUS_RESOURCE_EXHAUSTED ? cause->code : STATUS_FAILED_PRECONDITION, cause->message);
+	}
+}
+
+static void succeed(struct nodes_query *q, Kds__V1__Object *object)
+{
+	const struct status ok = { .code = STATUS_OK };
+	if (object->value_case == KDS__V1__OBJECT__VALUE_NODE) {
+		q->done(q, &ok, object);
+		return;
+	}
+	kds__v1__object__free_unpacked(object, NULL);
+	fail(q, STATUS_INTERNAL, "kds-serial answered with something else");
+}
+
+static void got(void *arg, const struct rpc_result *result)
+{
+	struct nodes_query *q = arg;
+	struct nodes *n = q->nodes;
+	Kds__V1__Object *object = NULL;
+	if (result->status.code == STATUS_OK)
+		object = kds__v1__object__unpack(NULL, result->payload.len, result->payload.data);
+	if (object)
+		succeed(q, object);
+	else if (result->status.code == STATUS_OK)
+		fail(q, STATUS_RESOURCE_EXHAUSTED, "out of memory; try again later");
+	else
+		fail_call(q, &result->status);
+	call_ended(n);
+}
+
+static bool key_of(const struct nodes_query *q, char ret_key[KEY_SIZE])
+{
+	size_t len = strlen(q->name);
+	if (len == 0 || len >= KEY_SIZE - sizeof KEY_PREFIX)
+		return false;
+	memcpy(ret_key, KEY_PREFIX, sizeof KEY_PREFIX);
+	memcpy(ret_key + sizeof KEY_PREFIX - 1, q->name, len + 1);
+	return true;
+}
+
+/* Asks the leader for this one node. */
+static void get(struct nodes_query *q)
+{
+	char key[KEY_SIZE];
+	if (!key_of(q, key)) {
+		fail(q, STATUS_NOT_FOUND, "no node has a name like that");
+		return;
+	}
+	Kds__V1__GetRequest request = KDS__V1__GET_REQUEST__INIT;
+	request.key = key;
+	struct rpc_call_options options = { .done = got, .arg = q, .timeout_ms = q->timeout_ms };
+	ProtobufCService *config = rpc_channel_service(q->nodes->channel, &kds__v1__config__descriptor);
+	call_begins(q->nodes);
+	kds__v1__config__get(config, &request, RPC_CLOSURE(Kds__V1__Object), &options);
+}
+
+/* From what the follower knows; what is not there may be newer than that. */
+static void look(struct nodes_query *q)
+{
+	char key[KEY_SIZE];
+	Kds__V1__Object *object = key_of(q, key) ? follower_get(q->nodes->follower, key) : NULL;
+	if (object)
+		succeed(q, object);
+	else
+		get(q);
+}
+
+static void revision_came(void *arg, const struct rpc_result *result);
+
+static void ask_revision(struct nodes *n)
+{
+	Kds__V1__ShowRequest request = KDS__V1__SHOW_REQUEST__INIT;
+	struct rpc_call_options options = { .done = revision_came, .arg = n, .timeout_ms = REVISION_TIMEOUT_MS };
+	ProtobufCService *serial = rpc_channel_service(n->channel, &kds__v1__serial__descriptor);
+	kds__v1__serial__show(serial, &request, RPC_CLOSURE(Kds__V1__SerialStatus), &options);
+}
+
+static void serve(struct nodes *n, struct nodes_query *q, const struct rpc_result *result)
+{
+	bool failed = result->status.code != STATUS_OK;
+	bool in_step = !failed && follower_revision(n->follower) >= ((Kds__V1__SerialStatus *)result->message)->revision;
+	while (q) {
+		struct nodes_query *next = q->next; /* done() may free it */
+		if (failed)
+			fail_call(q, &result->status);
+		else if (in_step)
+			look(q);
+		else
+			get(q);
+		q = next;
+	}
+}
+
+static void revision_came(void *arg, const struct rpc_result *result)
+{
+	struct nodes *n = arg;
+	pthread_mutex_lock(&n->lock);
+	struct nodes_query *asked = n->asked;
+	n->asked = n->waiting;
+	n->waiting = NULL;
+	bool again = n->asking = n->asked != NULL;
+	if (again)
+		n->calls++;
+	pthread_mutex_unlock(&n->lock);
+	if (again)
+		ask_revision(n);
+	serve(n, asked, result);
+	call_ended(n);
+}
+
+void nodes_find(struct nodes *n, struct nodes_query *q)
+{
+	q->nodes = n;
+	if (!q->newest) {
+		look(q);
+		return;
+	}
+	pthread_mutex_lock(&n->lock);
+	bool ask = !n->asking;
+	struct nodes_query **list = ask ? &n->asked : &n->waiting;
+	q->next = *list;
+	*list = q;
+	if (ask) {
+		n->asking = true;
+		n->calls++;
+	}
+	pthread_mutex_unlock(&n->lock);
+	if (ask)
+		ask_revision(n);
+}

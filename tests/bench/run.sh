@@ -78,7 +78,7 @@ start_cluster() {
 
 leader() { # RPC address of the leader
 	local id
-	id=$("$bin/kds-cli" --json cluster view | sed -n 's/.*"leaderId": *"\([0-9]*\)".*/\1/p')
+	id=$("$bin/kds-cli" cluster view | sed -n 's/.*Replica \([0-9]*\) leads.*/\1/p')
 	echo "127.30.0.$id:7400"
 }
 
@@ -175,7 +175,7 @@ bench_read() {
 bench_sign() {
 	local line ours bare
 	"$bin/kds-cli" node add node1.$cluster >/dev/null 2>&1 || true
-	"$bin/kds-cli" cert request --name node1.$cluster --key "$work/node1.key" --out "$work/node1.csr" >/dev/null
+	"$bin/kds-cli" cert request --name node1.$cluster --key "$work/node1.key" --out "$work/node1.csr" >/dev/null 2>&1
 	bare=$("$bench/bench-crypto" "$work/node1.csr" "$seconds" | field rate)
 	line=$("$bench/bench-load" sign 127.30.0.4:7410 $cluster $kds_name \
 		"$c/admin/admin.crt" "$c/admin/admin.key" "$c/admin/infra-ca.crt" 32 "$seconds" "$work/node1.csr" node1.$cluster)

@@ -58,7 +58,8 @@ void call_unref(struct rpc_call *call)
 void call_expire(struct rpc_call *call)
 {
 	struct status st;
-	(void)status_set(&st, STATUS_DEADLINE_EXCEEDED, "%s: not done in the time that the caller gave", call->method->name);
+	(void)status_set(&st, STATUS_DEADLINE_EXCEEDED, "%s: not done in the time that the caller gave",
+			 call->method->name);
 	send_error(call->session->conn, call->header, call->header_len, &st, "");
 	call_unref(call);
 }
@@ -100,7 +101,8 @@ static void answer_message(const ProtobufCMessage *message, void *closure_data)
 	uint8_t small[2048];
 	uint8_t *packed = size <= sizeof small ? small : malloc(size);
 	if (!packed) {
-		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s: out of memory; try again later", call->method->name);
+		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s: out of memory; try again later",
+			      call->method->name);
 		return;
 	}
 	struct response_envelope response = {
@@ -170,12 +172,12 @@ static bool may_call(const struct method *method, const struct identity *id)
 static enum status_code refuse_caller(const struct method *method, const struct identity *id, struct status *st)
 {
 	char for_whom[64], who[64];
-	const char *allowed = method->allow == PEER_ANYONE
-				  ? "whoever has a certificate"
-				  : peer_roles_describe(method->allow & ~(unsigned)PEER_SELF, for_whom, sizeof for_whom);
+	const char *allowed = "whoever has a certificate";
+	if (method->allow != PEER_ANYONE)
+		allowed = peer_roles_describe(method->allow & ~(unsigned)PEER_SELF, for_whom, sizeof for_whom);
 	if (!id)
-		return status_set(st, STATUS_PERMISSION_DENIED, "%s is for: %s; you have shown no certificate", method->name,
-				  allowed);
+		return status_set(st, STATUS_PERMISSION_DENIED, "%s is for: %s; you have shown no certificate",
+				  method->name, allowed);
 	return status_set(st, STATUS_PERMISSION_DENIED, "%s is for: %s; you are: %s %s", method->name, allowed,
 			  peer_roles_describe(id->roles, who, sizeof who), id->common_name);
 }
@@ -282,7 +284,8 @@ static void run(struct rpc_call *call, struct slice payload)
 	struct status st;
 	char field[128] = "";
 	const ProtobufCMessage *input;
-	if (message_unpack(method->descriptor->input, payload, call->arena, &st, field, sizeof field, &input) != STATUS_OK) {
+	const ProtobufCMessageDescriptor *type = method->descriptor->input;
+	if (message_unpack(type, payload, call->arena, &st, field, sizeof field, &input) != STATUS_OK) {
 		answer_error(call, &st, field);
 		return;
 	}
@@ -302,8 +305,8 @@ void call_receive(struct rpc_server *s, struct session *session, struct slice fr
 		goto out;
 	const struct method *method = server_find(s, request.method);
 	if (!method) {
-		rc = status_set(&st, STATUS_UNIMPLEMENTED, "this server has no method \"%.*s\"", (int)request.method.len,
-				(const char *)request.method.data);
+		rc = status_set(&st, STATUS_UNIMPLEMENTED, "this server has no method \"%.*s\"",
+				(int)request.method.len, (const char *)request.method.data);
 		goto out;
 	}
 	rc = check_caller(method, conn_identity(session->conn), &request, &st, &forwarded);

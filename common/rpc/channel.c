@@ -77,7 +77,7 @@ static void *timer_main(void *arg)
 	return NULL;
 }
 
-/* For the caller's thread: it may hold a lock that a callback needs, so the timer thread runs what has ended at once. */
+/* On the caller's thread, which may hold a lock that a callback needs: the timer thread runs what has ended at once. */
 static void leave_call(struct rpc_channel *ch)
 {
 	if (!TAILQ_EMPTY(&ch->ended))
@@ -354,7 +354,8 @@ void rpc_channel_call(struct rpc_channel *ch, const ProtobufCServiceDescriptor *
 		fail_here(options, STATUS_RESOURCE_EXHAUSTED, name, "out of memory");
 		return;
 	}
-	start(ch, name, service->methods[method].output, (struct slice){ .data = packed.data, .len = packed.len }, options);
+	struct slice payload = { .data = packed.data, .len = packed.len };
+	start(ch, name, service->methods[method].output, payload, options);
 	if (options->secret)
 		buffer_wipe(&packed);
 	else

@@ -29,7 +29,7 @@ struct rpc_channel_options {
 	unsigned expect_roles;        /* what the server must be */
 	unsigned default_timeout_ms;  /* 0: 10 s */
 	unsigned max_pending;         /* 0: 8192; one more is RESOURCE_EXHAUSTED */
-	struct conn_limits limits;    /* max_frame 0: the defaults; max_output bounds what waits for answers, in bytes */
+	struct conn_limits limits;    /* max_frame 0: the defaults; max_output also bounds requests in flight */
 };
 
 /* Starts a thread for timers; does not connect yet; never blocks. INVALID_ARGUMENT: no address. */
@@ -72,8 +72,8 @@ struct rpc_call_options {
 };
 
 /*
- * Generated stubs: a client of `descriptor` over this channel, owned by the channel (at most 16 descriptors; NULL beyond).
- * A stub wants a closure of its own type, made of rpc_closure, and its closure_data must be a
+ * Generated stubs: a client of `descriptor` over this channel, owned by the channel (at most 16 descriptors; NULL
+ * beyond). A stub wants a closure of its own type, made of rpc_closure, and its closure_data must be a
  * `const struct rpc_call_options *`, which it copies before it returns:
  *
  *     kds__v1__serial__show(rpc_channel_service(ch, &kds__v1__serial__descriptor), &in,

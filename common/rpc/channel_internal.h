@@ -2,8 +2,8 @@
  * What the files of the channel share: channel.c (the interface), pending.c (requests and how they end), link.c (the
  * connection, fail-over, timers). For these alone.
  *
- * One mutex guards all of it. Requests that have ended wait in `ended` until channel_unlock() runs their callbacks, with
- * the mutex released.
+ * One mutex guards all of it. Requests that have ended wait in `ended` until channel_unlock() runs their callbacks,
+ * with the mutex released.
  */
 #ifndef RPC_CHANNEL_INTERNAL_H
 #define RPC_CHANNEL_INTERNAL_H

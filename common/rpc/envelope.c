@@ -175,12 +175,14 @@ enum status_code caller_parse(struct slice wire, struct status *st, struct ident
 	}
 	const Kds__V1__Caller *caller = (const Kds__V1__Caller *)m;
 	if (caller->serial.len > IDENTITY_SERIAL_MAX || caller->issuer_key_id.len > IDENTITY_KEY_ID_MAX) {
-		rc = status_set(st, STATUS_INVALID_ARGUMENT, "request envelope: on_behalf_of: serial or key id too long");
+		rc = status_set(st, STATUS_INVALID_ARGUMENT,
+				"request envelope: on_behalf_of: serial or key id too long");
 		goto out;
 	}
 	if (caller->roles & ~(unsigned)(PEER_ANYONE & ~PEER_SELF)) {
 		rc = status_set(st, STATUS_PERMISSION_DENIED,
-				"request envelope: on_behalf_of: roles %#x are none that a peer can have", caller->roles);
+				"request envelope: on_behalf_of: roles %#x are none that a peer can have",
+				caller->roles);
 		goto out;
 	}
 	struct identity *id = identity_of(caller);

@@ -1,6 +1,6 @@
 /*
- * The envelope of every RPC (proto/rpc.proto), read in place and written without the generated code: it is on the way of
- * each call, and neither side needs a copy of it.
+ * The envelope of every RPC (proto/rpc.proto), read in place and written without the generated code: it is on the way
+ * of each call, and neither side needs a copy of it.
  */
 #ifndef RPC_ENVELOPE_H
 #define RPC_ENVELOPE_H
@@ -8,7 +8,7 @@
 #include "common/base/buffer.h"
 #include "common/net/identity.h"
 
-/* SP's own header before the envelope: the request id with bit 31 set, behind what devices on the way have put there. */
+/* SP's own header before the envelope: the request id with bit 31 set, behind what devices on the way put there. */
 #define SP_ID_BIT UINT32_C(0x80000000)
 #define SP_MAX_WORDS 8
 
@@ -60,11 +60,12 @@ struct response_envelope {
 	struct slice payload;
 };
 
-enum status_code response_parse(struct slice wire, struct status *st, struct response_envelope *ret_response) MUST_CHECK;
+enum status_code response_parse(struct slice wire, struct status *st,
+				struct response_envelope *ret_response) MUST_CHECK;
 
 /*
- * All but the payload's own bytes, which follow it: out is the frame's second part, the payload its third. The message is
- * cut to fit. Returns the length.
+ * All but the payload's own bytes, which follow it: out is the frame's second part, the payload its third. The message
+ * is cut to fit. Returns the length.
  */
 #define RESPONSE_HEAD_MAX 768
 size_t response_pack_head(const struct response_envelope *response, uint8_t out[static RESPONSE_HEAD_MAX]);

@@ -102,7 +102,9 @@ static bool at_default(const ProtobufCFieldDescriptor *field, const void *value)
 	case PROTOBUF_C_TYPE_MESSAGE:
 		return !*(ProtobufCMessage *const *)value;
 	default:
-		return json_element_size(field->type) == 8 ? *(const uint64_t *)value == 0 : *(const uint32_t *)value == 0;
+		if (json_element_size(field->type) == 8)
+			return *(const uint64_t *)value == 0;
+		return *(const uint32_t *)value == 0;
 	}
 }
 

@@ -111,7 +111,7 @@ static bool first_time(const ProtobufCMessageDescriptor *type, const ProtobufCFi
 			i++;
 	}
 	if (i >= 64)
-		return true; /* no message of ours is as large; protobuf-c's own rule holds, at a cost within the budget */
+		return true; /* no message of ours is as large; protobuf-c's own rule holds, within the budget */
 	uint64_t bit = UINT64_C(1) << i;
 	if (*seen & bit)
 		return false;
@@ -201,13 +201,14 @@ enum status_code message_unpack(const ProtobufCMessageDescriptor *type, struct s
 	if (!walk_message(&w, type, wire, 0)) {
 		if (field && field_size > 0)
 			(void)snprintf(field, field_size, "%s", w.path);
-		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: %s", w.path[0] ? w.path : type->short_name, w.reason);
+		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: %s", w.path[0] ? w.path : type->short_name,
+				  w.reason);
 	}
 	/* After the walk nothing but memory is left to fail. */
 	ProtobufCMessage *m = protobuf_c_message_unpack(type, arena_allocator(arena), wire.len, wire.data);
 	if (!m)
-		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "%s: takes too much memory when unpacked; send less at once",
-				  type->short_name);
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED,
+				  "%s: takes too much memory when unpacked; send less at once", type->short_name);
 	if (w.unknown)
 		drop_unknown(m);
 	*ret_message = m;

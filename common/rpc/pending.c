@@ -19,8 +19,9 @@ enum status_code pending_add(struct rpc_channel *ch, struct pending *p, struct s
 	/* What is unanswered bounds what is unsent: the connection must not be closed for output that piles up. */
 	size_t max_bytes = ch->limits.max_output - ch->limits.max_output / 8;
 	if (ch->n_pending >= ch->max_pending || (ch->n_pending > 0 && ch->pending_bytes + p->wire.len > max_bytes))
-		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "%s: %u requests wait for answers already; try again later",
-				  p->method, ch->n_pending);
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED,
+				  "%s: %u requests (%zu bytes) wait for answers already; try again later", p->method,
+				  ch->n_pending, ch->pending_bytes);
 	p->id = pending_next_id(ch);
 	ch->slots[p->id & ch->slot_mask] = p;
 	ch->n_pending++;
@@ -109,6 +110,20 @@ static void answer_error(struct pending *p, const struct response_envelope *resp
 	finish_with(p, &result);
 }
 
+/* From the payload to the message, or to a failure. `arena` NULL: no memory. */
+static void unpack_answer(const struct pending *p, struct arena *arena, struct rpc_result *result)
+{
+	struct status *st = &result->status;
+	enum status_code rc = arena ? message_unpack(p->output, result->payload, arena, st, NULL, 0, &result->message)
+				    : status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+	if (rc == STATUS_OK)
+		return;
+	if (rc == STATUS_INVALID_ARGUMENT)
+		st->code = STATUS_INTERNAL; /* the server's mistake, not the caller's */
+	(void)status_prefix(st, "the answer to %s", p->method);
+	result->payload = (struct slice){ .len = 0 };
+}
+
 void pending_answer(struct pending *p, const struct response_envelope *response, size_t max_unpacked)
 {
 	if (response->code != STATUS_OK) {
@@ -120,15 +135,7 @@ void pending_answer(struct pending *p, const struct response_envelope *response,
 	bool secret = p->secret;
 	if (p->output) {
 		arena = arena_new(max_unpacked);
-		if (!arena)
-			(void)status_set(&result.status, STATUS_RESOURCE_EXHAUSTED, "%s: out of memory", p->method);
-		else if (message_unpack(p->output, response->payload, arena, &result.status, NULL, 0, &result.message) ==
-			 STATUS_INVALID_ARGUMENT)
-			result.status.code = STATUS_INTERNAL; /* the server's mistake, not the caller's */
-		if (!result.message) {
-			(void)status_prefix(&result.status, "the answer to %s", p->method);
-			result.payload = (struct slice){ .len = 0 };
-		}
+		unpack_answer(p, arena, &result);
 	}
 	finish_with(p, &result);
 	if (secret)

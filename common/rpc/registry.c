@@ -54,8 +54,8 @@ enum status_code rpc_registry_find(const char *name, struct status *st, const st
 {
 	const char *dot = strchr(name, '.');
 	if (!dot)
-		return status_set(st, STATUS_NOT_FOUND, "\"%.40s\" is no method: write Service.Method, as in Serial.Show",
-				  name);
+		return status_set(st, STATUS_NOT_FOUND,
+				  "\"%.40s\" is no method: write Service.Method, as in Serial.Show", name);
 	size_t len = (size_t)(dot - name);
 	for (size_t i = 0; i < N_SERVICES; i++) {
 		const ProtobufCServiceDescriptor *d = services[i].descriptor;

@@ -37,7 +37,7 @@ struct rpc_server_limits {
 	unsigned max_waiting;          /* long polls, in all */
 	size_t max_request_bytes;      /* of the requests being answered, as they came, in all */
 	size_t max_unpacked;           /* bytes that one request may take unpacked */
-	size_t max_answer;             /* packed; a larger one becomes RESOURCE_EXHAUSTED. What clients take as a frame */
+	size_t max_answer;             /* packed; a larger one becomes RESOURCE_EXHAUSTED. What fits a frame */
 	unsigned default_timeout_ms;   /* for a request that names none */
 	unsigned max_timeout_ms;
 };

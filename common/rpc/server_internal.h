@@ -1,4 +1,4 @@
-/* What server.c (methods, limits, deadlines, connections) and call.c (the life of a call) share. For these two alone. */
+/* What server.c (methods, limits, deadlines, connections) and call.c (the life of a call) share, for these alone. */
 #ifndef RPC_SERVER_INTERNAL_H
 #define RPC_SERVER_INTERNAL_H
 
@@ -31,8 +31,8 @@ struct session {
 };
 
 /*
- * One call. It lives in its own arena, behind a first reference for the handler, which the answer gives back, and a second
- * one for the server's lists while somebody waits for the answer.
+ * One call, in an arena of its own. Counted: one reference is the handler's, which the answer gives back, and one the
+ * server's lists', while somebody waits for the answer.
  */
 struct rpc_call {
 	struct rpc_server *server;

@@ -55,8 +55,8 @@ struct served {
 
 /*
  * Health.Echo: answers at once. Health.Check: anyone; is held. Serial.Show: anyone; Serial.SetMin: admin, routed;
- * Serial.Allocate: anyone; refuses its field "count". Serial.Record: long poll, is held. Serial.ListCertificates: anyone,
- * as large as asked for.
+ * Serial.Allocate: anyone; refuses its field "count". Serial.Record: long poll, is held. Serial.ListCertificates:
+ * anyone, as large as `big_answer` says.
  */
 struct served *served_start(const struct rpc_pki *p, const char *address, const struct rpc_server_limits *limits);
 const char *served_address(const struct served *s);

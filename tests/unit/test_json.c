@@ -50,6 +50,7 @@ static void expect_refused(const ProtobufCMessageDescriptor *type, const char *t
 	arena_free(arena);
 }
 
+#define ANY_UINT64 "takes a whole number from 0 to 18446744073709551615"
 #define REFUSED(type, text, message) expect_refused(&kds__v1__##type##__descriptor, (text), (message))
 
 static void test_json_from_scalars(void **state)
@@ -62,8 +63,8 @@ static void test_json_from_scalars(void **state)
 	c.fingerprint = (ProtobufCBinaryData){ .data = fingerprint, .len = sizeof fingerprint };
 	c.subject = "node\"1\n\xC3\xA4";
 	expect_json(&c.base, false,
-		    "{\"serial\":\"18446744073709551615\",\"fingerprint\":\"/+++AA==\",\"subject\":\"node\\\"1\\n\xC3\xA4\","
-		    "\"notBefore\":\"-9223372036854775808\"}");
+		    "{\"serial\":\"18446744073709551615\",\"fingerprint\":\"/+++AA==\","
+		    "\"subject\":\"node\\\"1\\n\xC3\xA4\",\"notBefore\":\"-9223372036854775808\"}");
 }
 
 static void test_json_defaults_are_left_out_or_shown(void **state)
@@ -72,7 +73,8 @@ static void test_json_defaults_are_left_out_or_shown(void **state)
 	Kds__V1__Member m = KDS__V1__MEMBER__INIT;
 	expect_json(&m.base, false, "{}");
 	expect_json(&m.base, true,
-		    "{\"id\":\"0\",\"address\":\"\",\"rpcAddress\":\"\",\"voter\":false,\"reachable\":false,\"ageMs\":0}");
+		    "{\"id\":\"0\",\"address\":\"\",\"rpcAddress\":\"\","
+		    "\"voter\":false,\"reachable\":false,\"ageMs\":0}");
 	Kds__V1__ListResponse list = KDS__V1__LIST_RESPONSE__INIT;
 	expect_json(&list.base, true, "{\"objects\":[],\"revision\":\"0\",\"more\":false}");
 }
@@ -123,7 +125,8 @@ static void test_json_to_message_reads_all_forms(void **state)
 	(void)state;
 	static const char text[] =
 	    "{\"object\":{\"key\":null,\"certificateAuthority\":{\"name\":\"a\",\"certificate\":\"_-A=\","
-	    "\"sealed_key\":\"/+A\",\"retired\":true}},\"checkRevision\":true,\"expected_revision\":\"18446744073709551615\"}";
+	    "\"sealed_key\":\"/+A\",\"retired\":true}},\"checkRevision\":true,"
+	    "\"expected_revision\":\"18446744073709551615\"}";
 	struct arena *arena = arena_new(65536);
 	struct status st;
 	ProtobufCMessage *m = NULL;
@@ -147,8 +150,8 @@ static void test_json_to_message_reads_all_forms(void **state)
 
 	assert_int_equal(from_text(&kds__v1__replica_status__descriptor, "{\"role\":2}", arena, &st, &m), STATUS_OK);
 	assert_int_equal(((const Kds__V1__ReplicaStatus *)m)->role, 2);
-	assert_int_equal(from_text(&kds__v1__replica_status__descriptor, "{\"role\":\"RAFT_ROLE_LEADER\"}", arena, &st, &m),
-			 STATUS_OK);
+	assert_int_equal(from_text(&kds__v1__replica_status__descriptor, "{\"role\":\"RAFT_ROLE_LEADER\"}", arena, &st,
+				   &m), STATUS_OK);
 	assert_int_equal(((const Kds__V1__ReplicaStatus *)m)->role, 3);
 	arena_free(arena);
 }
@@ -157,15 +160,14 @@ static void test_json_round_trip(void **state)
 {
 	(void)state;
 	static const char text[] =
-	    "{\"objects\":[{\"key\":\"node/n\",\"revision\":\"9\",\"node\":{\"name\":\"n\",\"addresses\":[\"192.0.2.1\",\"::1\"],"
-	    "\"groups\":[]}},{\"deleted\":true,\"setting\":{\"name\":\"s\",\"value\":\"v\"}}],\"revision\":\"9\",\"more\":true}";
+	    "{\"objects\":[{\"key\":\"node/n\",\"revision\":\"9\",\"node\":{\"name\":\"n\","
+	    "\"addresses\":[\"192.0.2.1\",\"::1\"],\"groups\":[\"g\"]}},"
+	    "{\"deleted\":true,\"setting\":{\"name\":\"s\",\"value\":\"v\"}}],\"revision\":\"9\",\"more\":true}";
 	struct arena *arena = arena_new(65536);
 	struct status st;
 	ProtobufCMessage *m = NULL;
 	assert_int_equal(from_text(&kds__v1__list_response__descriptor, text, arena, &st, &m), STATUS_OK);
-	expect_json(m, false,
-		    "{\"objects\":[{\"key\":\"node/n\",\"revision\":\"9\",\"node\":{\"name\":\"n\",\"addresses\":[\"192.0.2.1\","
-		    "\"::1\"]}},{\"deleted\":true,\"setting\":{\"name\":\"s\",\"value\":\"v\"}}],\"revision\":\"9\",\"more\":true}");
+	expect_json(m, false, text);
 	arena_free(arena);
 }
 
@@ -176,18 +178,20 @@ static void test_json_refusals_name_the_field(void **state)
 	REFUSED(put_request, "{\"objec\":{}}", "PutRequest has no field \"objec\"");
 	REFUSED(put_request, "{\"object\":{\"node\":{\"groups\":[\"a\",7]}}}",
 		"object.node.groups[1] takes a string, got a number");
-	REFUSED(put_request, "{\"object\":{\"node\":{\"groups\":\"a\"}}}", "object.node.groups takes a list, got a string");
+	REFUSED(put_request, "{\"object\":{\"node\":{\"groups\":\"a\"}}}",
+		"object.node.groups takes a list, got a string");
 	REFUSED(put_request, "{\"object\":{\"nodes\":1}}", "object has no field \"nodes\"");
 	REFUSED(put_request, "{\"checkRevision\":1}", "check_revision takes true or false, got a number");
 	REFUSED(put_request, "{\"checkRevision\":true,\"check_revision\":true}", "check_revision given more than once");
-	REFUSED(put_request, "{\"object\":{\"masterKey\":{\"sealedKey\":\"a*b=\"}}}", "object.master_key.sealed_key takes base64");
+	REFUSED(put_request, "{\"object\":{\"masterKey\":{\"sealedKey\":\"a*b=\"}}}",
+		"object.master_key.sealed_key takes base64");
 	REFUSED(set_min_request, "{\"latest\":true,\"all\":true}", "all excludes another field given before");
-	REFUSED(set_min_request, "{\"minSerial\":-1}", "min_serial takes a whole number from 0 to 18446744073709551615");
+	REFUSED(set_min_request, "{\"minSerial\":-1}", "min_serial " ANY_UINT64);
 	REFUSED(set_min_request, "{\"minSerial\":\"18446744073709551616\"}",
-		"min_serial takes a whole number from 0 to 18446744073709551615");
-	REFUSED(set_min_request, "{\"minSerial\":\" 1\"}", "min_serial takes a whole number from 0 to 18446744073709551615");
-	REFUSED(set_min_request, "{\"minSerial\":\"\"}", "min_serial takes a whole number from 0 to 18446744073709551615");
-	REFUSED(set_min_request, "{\"minSerial\":1.5}", "min_serial takes a whole number from 0 to 18446744073709551615");
+		"min_serial " ANY_UINT64);
+	REFUSED(set_min_request, "{\"minSerial\":\" 1\"}", "min_serial " ANY_UINT64);
+	REFUSED(set_min_request, "{\"minSerial\":\"\"}", "min_serial " ANY_UINT64);
+	REFUSED(set_min_request, "{\"minSerial\":1.5}", "min_serial " ANY_UINT64);
 	REFUSED(set_min_request, "{\"minSerial\":true}", "min_serial takes a whole number, got true or false");
 	REFUSED(allocate_request, "{\"count\":4294967296}", "count takes a whole number from 0 to 4294967295");
 	REFUSED(allocate_request, "{\"count\":4294967296.0}", "count takes a whole number from 0 to 4294967295");

@@ -24,7 +24,8 @@ struct unpacked {
 	const ProtobufCMessage *message;
 };
 
-static struct unpacked unpack_within(const ProtobufCMessageDescriptor *type, const void *data, size_t len, size_t budget)
+static struct unpacked unpack_within(const ProtobufCMessageDescriptor *type, const void *data, size_t len,
+				     size_t budget)
 {
 	struct unpacked u = { .arena = arena_new(budget) };
 	assert_non_null(u.arena);
@@ -33,8 +34,8 @@ static struct unpacked unpack_within(const ProtobufCMessageDescriptor *type, con
 	assert_non_null(copy);
 	if (len > 0)
 		memcpy(copy, data, len);
-	u.code = message_unpack(type, (struct slice){ .data = copy, .len = len }, u.arena, &u.st, u.field, sizeof u.field,
-				&u.message);
+	struct slice wire = { .data = copy, .len = len };
+	u.code = message_unpack(type, wire, u.arena, &u.st, u.field, sizeof u.field, &u.message);
 	free(copy);
 	return u;
 }
@@ -127,7 +128,8 @@ static void test_message_path_names_nested_field(void **state)
 {
 	(void)state;
 	/* PutRequest.object(1).node(11): addresses(2) "a", groups(3) "b", groups(3) 0xFF */
-	REFUSED(put_request, "\x0A\x0B\x5A\x09\x12\x01" "a" "\x1A\x01" "b" "\x1A\x01\xFF", "object.node.groups[1]", "UTF-8");
+	REFUSED(put_request, "\x0A\x0B\x5A\x09\x12\x01" "a" "\x1A\x01" "b" "\x1A\x01\xFF", "object.node.groups[1]",
+		"UTF-8");
 	/* ListResponse.objects(1): one good, one whose key is bad */
 	REFUSED(list_response, "\x0A\x03\x0A\x01" "k" "\x0A\x03\x0A\x01\xFF", "objects[1].key", "UTF-8");
 }
@@ -151,7 +153,7 @@ static void test_message_malformed(void **state)
 	REFUSED(get_request, "\x02\x00", "", "not a protobuf");                              /* field 0 */
 	REFUSED(get_request, "\x0B\x0C", "", "not a protobuf");                              /* a group */
 	REFUSED(get_request, "\x8A\x80\x80\x80\x10\x01" "a", "", "not a protobuf");          /* a tag above 32 bits */
-	REFUSED(get_request, "\x51\x01\x02", "", "not a protobuf");                          /* unknown, fixed64, cut off */
+	REFUSED(get_request, "\x51\x01\x02", "", "not a protobuf");                          /* unknown and cut off */
 	REFUSED(put_request, "\x0A\x01\x0A", "object", "not a protobuf");
 }
 
@@ -242,7 +244,8 @@ static void test_message_any_budget(void **state)
 static void test_message_mutations(void **state)
 {
 	(void)state;
-	static const uint8_t seed[] = "\x0A\x12\x50\x05\x5A\x0E\x0A\x02n1\x12\x02" "a1\x1A\x04" "b123" "\x10\x01\x18\x07";
+	static const uint8_t seed[] = "\x0A\x12\x50\x05\x5A\x0E\x0A\x02n1\x12\x02" "a1\x1A\x04" "b123"
+				      "\x10\x01\x18\x07";
 	uint8_t wire[sizeof seed - 1];
 	uint32_t random = 12345;
 	for (int round = 0; round < 20000; round++) {

@@ -42,7 +42,8 @@ static struct client *open_client(const struct served *s, const struct pki_leaf 
 {
 	struct client *c = calloc(1, sizeof *c);
 	assert_non_null(c);
-	c->credentials = sp_credentials(pki_ca_file(certificates->pki, PKI_INFRASTRUCTURE), leaf->certificate, leaf->key);
+	const char *ca = pki_ca_file(certificates->pki, PKI_INFRASTRUCTURE);
+	c->credentials = sp_credentials(ca, leaf->certificate, leaf->key);
 	assert_true(sp_open(&c->sp, NULL, served_address(s), c->credentials));
 	return c;
 }
@@ -166,7 +167,8 @@ static void test_server_answers_with_the_whole_header(void **state)
 	Kds__V1__EchoRequest in = KDS__V1__ECHO_REQUEST__INIT;
 	uint8_t bytes[] = "some bytes";
 	in.data = (ProtobufCBinaryData){ .data = bytes, .len = sizeof bytes };
-	struct request r = { .hops = { 1, 0x7FFFFFFF, 3 }, .n_hops = 3, .id = 77, .method = "Health.Echo", .input = &in.base };
+	struct request r = { .hops = { 1, 0x7FFFFFFF, 3 }, .n_hops = 3, .id = 77, .method = "Health.Echo" };
+	r.input = &in.base;
 	send_request(c, &r);
 	struct reply reply = receive(c);
 	assert_int_equal(reply.header_len, 16);
@@ -281,7 +283,8 @@ static void test_server_on_behalf_of(void **state)
 	assert_int_equal(s->caller_roles, PEER_NODE);
 	/* the forwarded identity counts, both ways */
 	send_request(serial, &(struct request){ .id = 2, .method = "Serial.SetMin", .on_behalf_of = &who });
-	expect_reply(serial, 2, STATUS_PERMISSION_DENIED, "Serial.SetMin is for: admin; you are: node node7.example.com");
+	expect_reply(serial, 2, STATUS_PERMISSION_DENIED,
+		     "Serial.SetMin is for: admin; you are: node node7.example.com");
 	who.roles = PEER_ADMIN;
 	send_request(serial, &(struct request){ .id = 3, .method = "Serial.SetMin", .on_behalf_of = &who });
 	expect_reply(serial, 3, STATUS_OK, "");

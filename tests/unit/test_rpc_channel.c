@@ -61,7 +61,8 @@ static enum status_code show_with(struct rpc_channel *ch, const struct rpc_call_
 {
 	Kds__V1__ShowRequest in = KDS__V1__SHOW_REQUEST__INIT;
 	ProtobufCMessage *answer = NULL;
-	enum status_code rc = rpc_channel_wait(ch, &kds__v1__serial__descriptor, "Show", &in.base, options, st, &answer);
+	const ProtobufCServiceDescriptor *service = &kds__v1__serial__descriptor;
+	enum status_code rc = rpc_channel_wait(ch, service, "Show", &in.base, options, st, &answer);
 	if (rc == STATUS_OK) {
 		assert_true(((Kds__V1__SerialStatus *)answer)->last_serial == 42);
 		protobuf_c_message_free_unpacked(answer, NULL);

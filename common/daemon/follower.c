@@ -51,6 +51,7 @@ struct follower {
 	uint64_t since;          /* the thread's: what to ask for */
 	bool trust_stale, cache_stale;
 	bool sweep;              /* the state is being sent whole: at its end, drop what was not in it */
+	bool lost;               /* since the last answer of a replica, and people were told */
 	pthread_t thread;
 };
 
@@ -284,13 +285,14 @@ static void all_known(struct follower *f)
 		refresh_trust(f);
 	write_cache(f);
 	pthread_mutex_lock(&s->lock);
-	bool first = !s->synced;
+	bool news = !s->synced || f->lost;
 	s->synced = true;
 	s->in_step = true;
 	s->revision = f->since;
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
-	if (first)
+	f->lost = false;
+	if (news)
 		log_info("configuration known revision=%" PRIu64, f->since);
 	if (f->synced)
 		f->synced(f->arg, f->since);
@@ -351,13 +353,14 @@ static void pause_for(struct shared *s, unsigned ms)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* Once each time that the replicas are lost, not at every try. */
 static void report_failure(struct follower *f, const struct status *st)
 {
 	pthread_mutex_lock(&f->shared->lock);
-	bool news = f->shared->in_step || !f->shared->synced;
 	f->shared->in_step = false;
 	pthread_mutex_unlock(&f->shared->lock);
-	log_write(news ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG, "configuration: %s; what is known stays in force", st->message);
+	log_write(f->lost ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, "configuration: %s; what is known stays in force", st->message);
+	f->lost = true;
 }
 
 static bool is_stopping(struct shared *s)

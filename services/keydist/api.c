@@ -124,7 +124,7 @@ static void handle_restore(Kds__V1__KeyDist_Service *service, const Kds__V1__Res
 	uint64_t now_ms = clock_unix_ms();
 	if (ident.nonce_ms > now_ms + AHEAD_MAX_MS) {
 		rpc_call_fail(call, STATUS_OUT_OF_RANGE,
-			      "ident: its time is %" PRIu64 " ms ahead; check the clocks of the sender and of this host",
+			      "the ident's time is %" PRIu64 " ms ahead; check the clocks of the sender and of this host",
 			      ident.nonce_ms - now_ms);
 		return;
 	}

@@ -42,19 +42,19 @@ enum status_code ident_decode(struct slice bytes, struct status *st, struct iden
 {
 	const uint8_t *p = bytes.data;
 	if (bytes.len > 0 && p[0] != IDENT_VERSION)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "ident: version %u is not known here, only %d", p[0],
-				  IDENT_VERSION);
+		return status_set(st, STATUS_INVALID_ARGUMENT, "an ident of version %u is not known here, only of %d",
+				  p[0], IDENT_VERSION);
 	if (bytes.len <= IDENT_HEAD || bytes.len != IDENT_HEAD + (size_t)p[17])
 		return status_set(st, STATUS_INVALID_ARGUMENT,
-				  "ident: %zu bytes are none; pass it on exactly as Create gave it", bytes.len);
+				  "%zu bytes are no ident; pass it on exactly as Create gave it", bytes.len);
 	struct ident ident = { .published_ms = get_u64(p + 1), .nonce_ms = get_u64(p + 9) };
 	memcpy(ident.group, p + IDENT_HEAD, p[17]);
 	unsigned group_len;
 	enum status_code rc = x509_parse_group(ident.group, st, &group_len, NULL);
 	if (rc == STATUS_OK && group_len != p[17]) /* a fragment, or a NUL in between */
-		rc = status_set(st, STATUS_INVALID_ARGUMENT, "its group has a fragment");
+		rc = status_set(st, STATUS_INVALID_ARGUMENT, "it has a fragment");
 	if (rc != STATUS_OK) {
-		status_prefix(st, "ident");
+		status_prefix(st, "not the group of an ident");
 		return rc;
 	}
 	*ret_ident = ident;

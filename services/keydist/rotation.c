@@ -9,7 +9,8 @@
 #include "common/base/clock.h"
 #include "common/base/secret.h"
 
-#define TICK_MS 1000
+#define TICK_MS 250
+#define AGAIN_MS 1000 /* until what was done has come back through the follower */
 #define RETRY_MS 5000
 #define CALL_MS 5000
 
@@ -47,7 +48,7 @@ static void answered(void *arg, const struct rpc_result *result)
 		log_warning("masterKeys: %s; trying again", result->status.message);
 	pthread_mutex_lock(&r->lock);
 	r->calling = false;
-	r->not_before = clock_monotonic_ms() + (code == STATUS_OK || lost_race ? TICK_MS : RETRY_MS);
+	r->not_before = clock_monotonic_ms() + (code == STATUS_OK || lost_race ? AGAIN_MS : RETRY_MS);
 	unref(r);
 }
 

@@ -1,6 +1,6 @@
 /*
  * Keeps the replicated masterKeys as masterkeys_plan() wants them: publishes the next, deletes those whose life is over.
- * Every distributor does; compare-and-set lets one win. A thread of its own, which wakes every second.
+ * Every distributor does; compare-and-set lets one win. A thread of its own, which looks four times a second.
  */
 #ifndef KEYDIST_ROTATION_H
 #define KEYDIST_ROTATION_H

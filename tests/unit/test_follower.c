@@ -10,226 +10,10 @@
 
 #include "common/base/file.h"
 #include "common/daemon/follower.h"
-#include "tests/support/pki.h"
+#include "tests/support/replica.h"
 
 #define ADDRESS "127.26.3.1:17400"
-#define MAX_OBJECTS 16
 #define MAX_CHANGES 64
-
-/*
- * A replica: Config.Watch over a handful of objects, with long polls that wait for the next change.
- */
-struct replica {
-	Kds__V1__Config_Service service; /* first: the handlers get a pointer to it */
-	struct rpc_server *server;
-	struct listener *listener;
-	struct trust *trust;
-	struct tls_credentials *credentials;
-	pthread_mutex_t lock;
-	Kds__V1__Object *objects[MAX_OBJECTS];
-	size_t n;
-	uint64_t revision;
-	uint64_t oldest; /* since_revision below it, but 0, was compacted away */
-	struct rpc_call *waiting;
-	Kds__V1__WatchResponse_Closure closure;
-	uint64_t waiting_since;
-};
-
-static void answer_watch(struct replica *r, uint64_t since, Kds__V1__WatchResponse_Closure closure, struct rpc_call *call)
-{
-	Kds__V1__Object *newer[MAX_OBJECTS];
-	Kds__V1__WatchResponse answer = KDS__V1__WATCH_RESPONSE__INIT;
-	answer.objects = newer;
-	answer.revision = r->revision;
-	answer.restart = since > r->revision || (since > 0 && since < r->oldest);
-	for (size_t i = 0; i < r->n && !answer.restart; i++)
-		if (r->objects[i]->revision > since)
-			newer[answer.n_objects++] = r->objects[i];
-	closure(&answer, call);
-}
-
-static void handle_watch(Kds__V1__Config_Service *service, const Kds__V1__WatchRequest *in,
-			 Kds__V1__WatchResponse_Closure closure, void *closure_data)
-{
-	struct replica *r = (struct replica *)service;
-	pthread_mutex_lock(&r->lock);
-	if (in->since_revision == r->revision) {
-		if (r->waiting) /* its follower gave up on it */
-			rpc_call_fail(r->waiting, STATUS_CANCELLED, "another poll came");
-		r->waiting = closure_data;
-		r->closure = closure;
-		r->waiting_since = in->since_revision;
-	} else {
-		answer_watch(r, in->since_revision, closure, closure_data);
-	}
-	pthread_mutex_unlock(&r->lock);
-}
-
-#define HANDLE_NOT(name, input, output) \
-	static void handle_##name(Kds__V1__Config_Service *service, const Kds__V1__##input *in, \
-				  Kds__V1__##output##_Closure closure, void *closure_data) \
-	{ \
-		(void)service; \
-		(void)in; \
-		(void)closure; \
-		rpc_call_fail(closure_data, STATUS_UNIMPLEMENTED, "not in this test"); \
-	}
-HANDLE_NOT(get, GetRequest, Object)
-HANDLE_NOT(list, ListRequest, ListResponse)
-HANDLE_NOT(put, PutRequest, Object)
-HANDLE_NOT(delete, DeleteRequest, Object)
-
-static void replica_listen(struct replica *r)
-{
-	struct status st;
-	const struct listener_options options = {
-		.address = ADDRESS,
-		.self = SP_REP,
-		.credentials = r->credentials,
-		.trust = r->trust,
-		.max_connections = 10,
-		.max_per_address = 10,
-		.limits = CONN_LIMITS_DEFAULT,
-		.handlers = rpc_server_handlers(r->server),
-	};
-	if (listener_start(&options, &st, &r->listener) != STATUS_OK)
-		fail_msg("%s", st.message);
-}
-
-static struct replica *replica_new(struct pki *pki)
-{
-	static const struct rpc_access table[] = {
-		{ .method = "Get", .allow = PEER_ANYONE },
-		{ .method = "List", .allow = PEER_ANYONE },
-		{ .method = "Put", .allow = PEER_ANYONE },
-		{ .method = "Delete", .allow = PEER_ANYONE },
-		{ .method = "Watch", .allow = PEER_KEYDIST, .flags = RPC_LONG_POLL },
-	};
-	struct status st;
-	struct replica *r = calloc(1, sizeof *r);
-	assert_non_null(r);
-	r->service = (Kds__V1__Config_Service)KDS__V1__CONFIG__INIT(handle_);
-	pthread_mutex_init(&r->lock, NULL);
-	struct slice ca = pki_ca_pem(pki, PKI_INFRASTRUCTURE);
-	const struct pki_leaf *leaf = pki_service(pki, "serial", "serial1");
-	assert_int_equal(trust_new(PKI_CLUSTER, PKI_KDS_NAME, &ca, &st, &r->trust), STATUS_OK);
-	assert_int_equal(tls_credentials_load(leaf->certificate, leaf->key, TLS_MINIMUM_1_3, &st, &r->credentials), STATUS_OK);
-	assert_int_equal(rpc_server_new(&RPC_SERVER_LIMITS_DEFAULT, &st, &r->server), STATUS_OK);
-	assert_int_equal(rpc_server_add(r->server, &r->service.base, table, 5, &st), STATUS_OK);
-	replica_listen(r);
-	return r;
-}
-
-static void replica_stop(struct replica *r)
-{
-	if (!r->listener)
-		return;
-	pthread_mutex_lock(&r->lock);
-	if (r->waiting)
-		rpc_call_fail(r->waiting, STATUS_UNAVAILABLE, "stopping");
-	r->waiting = NULL;
-	pthread_mutex_unlock(&r->lock);
-	listener_stop(r->listener);
-	r->listener = NULL;
-	if (r->waiting) /* one more came before the listener stopped */
-		rpc_call_fail(r->waiting, STATUS_UNAVAILABLE, "stopping");
-	r->waiting = NULL;
-}
-
-static void replica_free(struct replica *r)
-{
-	replica_stop(r);
-	rpc_server_free(r->server);
-	tls_credentials_unref(r->credentials);
-	trust_free(r->trust);
-	for (size_t i = 0; i < r->n; i++)
-		kds__v1__object__free_unpacked(r->objects[i], NULL);
-	pthread_mutex_destroy(&r->lock);
-	free(r);
-}
-
-static void wake(struct replica *r)
-{
-	if (r->waiting)
-		answer_watch(r, r->waiting_since, r->closure, r->waiting);
-	r->waiting = NULL;
-}
-
-/* Puts a copy at the next revision; one of the same key goes. */
-static void replica_put(struct replica *r, Kds__V1__Object *object)
-{
-	pthread_mutex_lock(&r->lock);
-	object->revision = ++r->revision;
-	uint8_t packed[4096];
-	assert_true(kds__v1__object__get_packed_size(object) <= sizeof packed);
-	Kds__V1__Object *copy = kds__v1__object__unpack(NULL, kds__v1__object__pack(object, packed), packed);
-	assert_non_null(copy);
-	size_t i = 0;
-	while (i < r->n && strcmp(r->objects[i]->key, object->key) != 0)
-		i++;
-	if (i < r->n) {
-		kds__v1__object__free_unpacked(r->objects[i], NULL);
-		memmove(&r->objects[i], &r->objects[i + 1], (r->n - i - 1) * sizeof r->objects[0]);
-		r->n--;
-	}
-	assert_true(r->n < MAX_OBJECTS);
-	r->objects[r->n++] = copy;
-	wake(r);
-	pthread_mutex_unlock(&r->lock);
-}
-
-static void replica_put_setting(struct replica *r, const char *key, const char *value)
-{
-	Kds__V1__Setting setting = KDS__V1__SETTING__INIT;
-	setting.name = (char *)"s";
-	setting.value = (char *)value;
-	Kds__V1__Object object = KDS__V1__OBJECT__INIT;
-	object.key = (char *)key;
-	object.value_case = KDS__V1__OBJECT__VALUE_SETTING;
-	object.setting = &setting;
-	replica_put(r, &object);
-}
-
-static void replica_put_min_serial(struct replica *r, uint64_t value)
-{
-	Kds__V1__MinSerial min = KDS__V1__MIN_SERIAL__INIT;
-	min.value = value;
-	Kds__V1__Object object = KDS__V1__OBJECT__INIT;
-	object.key = (char *)"serial/min";
-	object.value_case = KDS__V1__OBJECT__VALUE_MIN_SERIAL;
-	object.min_serial = &min;
-	replica_put(r, &object);
-}
-
-static void replica_put_ca(struct replica *r, struct slice der)
-{
-	Kds__V1__CertificateAuthority ca = KDS__V1__CERTIFICATE_AUTHORITY__INIT;
-	ca.name = (char *)"default";
-	ca.certificate = (ProtobufCBinaryData){ .data = (uint8_t *)der.data, .len = der.len };
-	Kds__V1__Object object = KDS__V1__OBJECT__INIT;
-	object.key = (char *)"ca/default";
-	object.value_case = KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY;
-	object.certificate_authority = &ca;
-	replica_put(r, &object);
-}
-
-static void replica_delete(struct replica *r, const char *key)
-{
-	Kds__V1__Object object = KDS__V1__OBJECT__INIT;
-	object.key = (char *)key;
-	object.deleted = true;
-	replica_put(r, &object);
-}
-
-/* Forgets an object and that it ever was, as compaction does with deleted ones. */
-static void replica_compact(struct replica *r, const char *key)
-{
-	replica_delete(r, key);
-	pthread_mutex_lock(&r->lock);
-	kds__v1__object__free_unpacked(r->objects[--r->n], NULL);
-	r->oldest = ++r->revision;
-	pthread_mutex_unlock(&r->lock);
-}
 
 /*
  * The follower's side: a daemon that does not listen, and what its callbacks saw.
@@ -383,7 +167,7 @@ static int setup(void **state)
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->changed, NULL);
 	assert_true(asprintf(&f->cache_file, "%s/objects.cache", pki_directory(f->pki)) > 0);
-	f->replica = replica_new(f->pki);
+	f->replica = replica_new(f->pki, ADDRESS);
 	make_daemon(f);
 	*state = f;
 	return 0;
@@ -527,8 +311,7 @@ static void test_follower_never_goes_back(void **state)
 	start(f);
 	wait_synced(f, 2);
 	replica_stop(f->replica);
-	kds__v1__object__free_unpacked(f->replica->objects[--f->replica->n], NULL);
-	f->replica->revision = 1; /* another replica, which has not heard of b */
+	replica_take_back(f->replica); /* now another, which has not heard of b */
 	replica_listen(f->replica);
 	for (int i = 0; i < 3000 && follower_in_step(f->follower); i++)
 		usleep(10000);

@@ -167,6 +167,28 @@ void conn_recheck(struct conn *c)
 	pthread_mutex_unlock(&c->mutex);
 }
 
+void conn_tune(nng_stream *stream)
+{
+	/* Slower or slower to notice without, not wrong. */
+	(void)nng_stream_set_bool(stream, NNG_OPT_TCP_NODELAY, true);
+	(void)nng_stream_set_bool(stream, NNG_OPT_TCP_KEEPALIVE, true);
+}
+
+bool conn_reserve(struct buffer *b, size_t more)
+{
+	if (more <= b->cap - b->len)
+		return true;
+	struct buffer bigger = { 0 };
+	if (more > SIZE_MAX / 4 || !buffer_reserve(&bigger, b->len + more))
+		return false;
+	if (b->len > 0)
+		memcpy(bigger.data, b->data, b->len);
+	bigger.len = b->len;
+	buffer_wipe(b);
+	*b = bigger;
+	return true;
+}
+
 static bool queue_frame(struct conn *c, const struct slice *parts, size_t n, size_t len)
 {
 	/* Keeps what was already encrypted from piling up in front of a peer that is never quite caught up with. */
@@ -174,7 +196,7 @@ static bool queue_frame(struct conn *c, const struct slice *parts, size_t n, siz
 		buffer_consume(&c->out, c->out_used);
 		c->out_used = 0;
 	}
-	if (!buffer_reserve(&c->out, len + 8))
+	if (!conn_reserve(&c->out, len + 8))
 		return false;
 	uint8_t *p = c->out.data + c->out.len;
 	for (int i = 0; i < 8; i++)

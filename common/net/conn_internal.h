@@ -67,6 +67,7 @@ struct conn {
 	bool was_up;
 	gnutls_alert_description_t alert; /* what verification wants the peer to be told */
 	bool last_alert;           /* close_notify or a fatal alert was written: TLS sends no more */
+	bool peer_closed;          /* the peer said close_notify: ours is all it waits for */
 
 	/* In. `plain` belongs to the read callback, which hands frames of it out without the mutex. */
 	struct conn_input in;
@@ -108,6 +109,10 @@ void conn_kill(struct conn *c);
 void conn_finish(struct conn *c);
 /* Tells the peer by a fatal alert and lets it read that. */
 void conn_refuse(struct conn *c, gnutls_alert_description_t alert);
+/* Makes room in a buffer of plain text, which may be secret: what it grows out of is wiped. False: no memory. */
+bool conn_reserve(struct buffer *b, size_t more) MUST_CHECK;
+/* Small frames leave at once, and a peer whose host is gone is noticed in the end. */
+void conn_tune(nng_stream *stream);
 /* Leaves a callback: unlocks; the last one out of a dead connection runs `down` and hands it to the reaper. */
 void conn_leave(struct conn *c);
 /* Refuses the peer if the trust no longer takes it. Locks by itself. */

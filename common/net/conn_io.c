@@ -130,6 +130,13 @@ void conn_write_more(struct conn *c)
 	write_flight(c);
 }
 
+/* Both ends have said close_notify, ours is with the system: no reason to linger. */
+static void end_if_all_is_said(struct conn *c)
+{
+	if (c->state == CONN_CLOSING && c->peer_closed && c->last_alert && !c->write_pending && conn_output(c) == 0)
+		conn_kill(c);
+}
+
 static void read_more(struct conn *c);
 
 static void write_done(struct conn *c, int rv)
@@ -153,8 +160,8 @@ static void write_done(struct conn *c, int rv)
 		if (!c->write_pending && conn_output(c) == 0 && !c->dispatching)
 			release_output(c);
 	}
-	if (!c->dispatching)
-		read_more(c);
+	end_if_all_is_said(c);
+	read_more(c);
 }
 
 void conn_on_write(void *conn)
@@ -325,9 +332,9 @@ static void take_input(struct conn *c)
 	if (came_up || (c->plain.len >= FRAME_HEAD_SIZE && c->was_up))
 		dispatch(c, came_up);
 	if (progress == TLS_CLOSED) {
-		/* It has said all it will and waits for nothing: no reason to linger. */
+		c->peer_closed = true;
 		conn_blame(c, STATUS_OK, "closed by the peer");
-		conn_kill(c);
+		conn_finish(c);
 	}
 }
 
@@ -348,6 +355,7 @@ void conn_on_read(void *conn)
 		if (c->state != CONN_CLOSING)
 			take_input(c);
 		conn_write_more(c);
+		end_if_all_is_said(c);
 		read_more(c);
 	}
 	conn_leave(c);

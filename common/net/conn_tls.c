@@ -195,7 +195,7 @@ enum tls_progress conn_tls_decrypt(struct conn *c)
 	for (;;) {
 		/* Plain text is never longer than its cipher text; GnuTLS may hold a part of a record besides. */
 		size_t want = c->in.len - c->in.used;
-		if (c->plain.cap - c->plain.len < 256 && !buffer_reserve(&c->plain, want > 1024 ? want : 1024)) {
+		if (c->plain.cap - c->plain.len < 256 && !conn_reserve(&c->plain, want > 1024 ? want : 1024)) {
 			conn_blame(c, STATUS_RESOURCE_EXHAUSTED, "out of memory");
 			conn_kill(c);
 			return TLS_FAILED;

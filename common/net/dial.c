@@ -32,7 +32,7 @@ static void connected(struct conn *c)
 		conn_kill(c);
 		return;
 	}
-	(void)nng_stream_set_bool(c->stream, NNG_OPT_TCP_NODELAY, true); /* slower without, not wrong */
+	conn_tune(c->stream);
 	conn_begin(c);
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/net/address.h"
 #include "common/net/conn_internal.h"
@@ -10,6 +11,8 @@
 #define BUCKETS 1024
 /* After an error of accept(): out of descriptors or memory, which does not pass at once. */
 #define PAUSE_MS 100
+/* Peers choose how often they are refused, not how fast the log grows. */
+#define REFUSALS_LOGGED_EVERY_MS 200
 
 /* Lock order: a listener's mutex, then a connection's; a connection never asks for its listener's while it holds its own. */
 struct listener {
@@ -23,6 +26,8 @@ struct listener {
 	struct tls_credentials *credentials;
 	bool stopping;
 	struct listener_stats stats;
+	uint64_t logged_ms;    /* the last refusal that was logged */
+	uint64_t not_logged;   /* refusals since then */
 	struct conn *buckets[BUCKETS]; /* open connections, by the peer's host */
 };
 
@@ -58,9 +63,23 @@ static void insert(struct listener *l, struct conn *c)
 	l->stats.accepted++;
 }
 
+static void log_refusal(struct listener *l, const char *why)
+{
+	uint64_t now = clock_monotonic_ms();
+	if (now - l->logged_ms < REFUSALS_LOGGED_EVERY_MS) {
+		l->not_logged++;
+		return;
+	}
+	log_info("no connection with %s (%llu others since the last such line)", why, (unsigned long long)l->not_logged);
+	l->logged_ms = now;
+	l->not_logged = 0;
+}
+
 void listener_released(struct listener *l, struct conn *c)
 {
 	pthread_mutex_lock(&l->mutex);
+	if (c->why.code == STATUS_UNAUTHENTICATED || c->why.code == STATUS_PERMISSION_DENIED)
+		log_refusal(l, c->why.message);
 	*c->link = c->next;
 	if (c->next)
 		c->next->link = c->link;
@@ -100,7 +119,7 @@ static void accepted(struct listener *l, nng_stream *stream)
 	uint8_t host[16];
 	struct conn *c = NULL;
 	(void)nng_stream_get_addr(stream, NNG_OPT_REMADDR, &from); /* fails where the peer is gone; reading finds that out */
-	(void)nng_stream_set_bool(stream, NNG_OPT_TCP_NODELAY, true); /* slower without, not wrong */
+	conn_tune(stream);
 	address_host(&from, host);
 	pthread_mutex_lock(&l->mutex);
 	bool refused = l->stopping || over_limit(l, host);

@@ -81,8 +81,8 @@ static enum status_code take_long(struct cli *cli, int argc, char **argv, int *i
 		return status_set(st, STATUS_INVALID_ARGUMENT, "option --%s takes no value", o->name);
 	if (o->arg && !value) {
 		if (*i >= argc)
-			return status_set(st, STATUS_INVALID_ARGUMENT, "option --%s needs a value: --%s %s", o->name, o->name,
-					  o->arg);
+			return status_set(st, STATUS_INVALID_ARGUMENT, "option --%s needs a value: --%s %s", o->name,
+					  o->name, o->arg);
 		value = argv[(*i)++];
 	}
 	return give(cli, o, value, st);
@@ -120,8 +120,9 @@ static enum status_code take_word(struct cli *cli, const char *word, struct stat
 			if (strcmp(cli->noun->commands[i].verb, word) == 0)
 				cli->command = &cli->noun->commands[i];
 		}
-		return cli->command ? STATUS_OK
-				    : status_set(st, STATUS_INVALID_ARGUMENT, "there is no '%s %s'", cli->noun->name, word);
+		return cli->command
+			   ? STATUS_OK
+			   : status_set(st, STATUS_INVALID_ARGUMENT, "there is no '%s %s'", cli->noun->name, word);
 	}
 	if (cli->n_args == CLI_ARGS_MAX)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "more than %d arguments", CLI_ARGS_MAX);
@@ -156,7 +157,8 @@ static enum status_code check_given(const struct cli *cli, struct status *st)
 	for (size_t i = 0; i < cli->n_given; i++) {
 		int key = cli->given[i].option;
 		if (!find_global(NULL, 0, key) && !find_in(cli->command->options, NULL, 0, key))
-			return status_set(st, STATUS_INVALID_ARGUMENT, "no option --%s here", find_option(NULL, 0, key)->name);
+			return status_set(st, STATUS_INVALID_ARGUMENT, "no option --%s here",
+					  find_option(NULL, 0, key)->name);
 	}
 	if (cli->n_args < cli->command->min_args)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "too few arguments: give %s", cli->command->arguments);
@@ -187,7 +189,9 @@ static void help_program(void)
 		printf("  %-10s %s\n", cli_nouns[i]->name, cli_nouns[i]->purpose);
 	printf("\n`kds-cli NOUN --help' lists a noun's verbs, `kds-cli NOUN VERB --help' tells all about one.\n"
 	       "Options may stand anywhere. The common ones:\n\n");
-	static const struct argp_child children[] = { { &common_argp, 0, NULL, 1 }, { &connection_argp, 0, NULL, 1 }, { 0 } };
+	static const struct argp_child children[] = { { &common_argp, 0, NULL, 1 },
+						      { &connection_argp, 0, NULL, 1 },
+						      { 0 } };
 	static const struct argp argp = { .children = children };
 	argp_help(&argp, stdout, ARGP_HELP_LONG, NULL);
 	printf("\nExit status: 0 done, or yes; 1 no (verify, match, health); 2 usage or bad input; 3 not permitted;\n"
@@ -210,7 +214,8 @@ static void help_noun(const struct cli_noun *noun)
 	/* The first example of each verb. */
 	for (size_t i = 0; i < noun->n_commands; i++)
 		printf("%.*s\n", (int)strcspn(noun->commands[i].examples, "\n"), noun->commands[i].examples);
-	printf("\n`kds-cli %s VERB --help' tells all about a verb, `kds-cli --help' about the common options.\n", noun->name);
+	printf("\n`kds-cli %s VERB --help' tells all about a verb, `kds-cli --help' about the common options.\n",
+	       noun->name);
 }
 
 static void help_command(const struct cli *cli)

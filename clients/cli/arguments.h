@@ -11,9 +11,9 @@ enum arguments_result {
 };
 
 /*
- * Options may stand anywhere, before and behind noun and verb; "--" ends them. Each is described by argp's option tables
- * and helped with argp_help(). argp_parse() itself is not used: it must know the options before it has seen the noun, and
- * its errors take two lines. INVALID_ARGUMENT: wrong usage, with where to look.
+ * Options may stand anywhere, before and behind noun and verb; "--" ends them. Each is described by argp's option
+ * tables and helped with argp_help(). argp_parse() itself is not used: it must know the options before it has seen the
+ * noun, and its errors take two lines. INVALID_ARGUMENT: wrong usage, with where to look.
  */
 enum status_code arguments_parse(int argc, char **argv, struct cli *cli, struct status *st,
 				 enum arguments_result *ret_result) MUST_CHECK;

@@ -24,8 +24,8 @@ static enum status_code read_message(const struct cli *cli, const ProtobufCMessa
 		json_error_t error;
 		json_t *json = json_loadb((const char *)text.data, text.len, JSON_REJECT_DUPLICATES, &error);
 		rc = json ? json_to_message(type, json, arena, st, ret_message)
-			  : status_set(st, STATUS_INVALID_ARGUMENT, "not JSON: line %d, column %d: %s", error.line, error.column,
-				       error.text);
+			  : status_set(st, STATUS_INVALID_ARGUMENT, "not JSON: line %d, column %d: %s", error.line,
+				       error.column, error.text);
 		json_decref(json);
 	}
 	buffer_free(&text);
@@ -67,7 +67,8 @@ static enum status_code run_call(struct cli *cli, struct status *st)
 }
 
 static const struct argp_option call_options[] = {
-	{ "address", OPT_ADDRESS, "HOST[:PORT]", 0, "Ask this process alone (default: the configured ones that serve it)", 0 },
+	{ "address", OPT_ADDRESS, "HOST[:PORT]", 0,
+	  "Ask this process alone (default: the configured ones that serve it)", 0 },
 	{ 0 },
 };
 

@@ -7,7 +7,8 @@
 #include "clients/cli/cli.h"
 
 /* Every certificate of a file ("-": standard input), PEM or DER, at most 64; freed with x509_list_free(). */
-enum status_code cert_read(const char *path, struct status *st, gnutls_x509_crt_t **ret_list, unsigned *ret_n) MUST_CHECK;
+enum status_code cert_read(const char *path, struct status *st, gnutls_x509_crt_t **ret_list,
+			   unsigned *ret_n) MUST_CHECK;
 
 /* cert_local.c: files alone. */
 enum status_code cert_run_request(struct cli *cli, struct status *st) MUST_CHECK;

@@ -21,7 +21,8 @@ enum status_code cert_read(const char *path, struct status *st, gnutls_x509_crt_
 	enum status_code rc = cli_read_input(path, st, &data);
 	if (rc == STATUS_OK) {
 		/* DER starts with SEQUENCE; anything else can only be PEM. */
-		gnutls_x509_crt_fmt_t format = data.len > 0 && data.data[0] == 0x30 ? GNUTLS_X509_FMT_DER : GNUTLS_X509_FMT_PEM;
+		gnutls_x509_crt_fmt_t format =
+		    data.len > 0 && data.data[0] == 0x30 ? GNUTLS_X509_FMT_DER : GNUTLS_X509_FMT_PEM;
 		gnutls_datum_t datum = { .data = data.data, .size = (unsigned)data.len };
 		int rv = data.len > 0 ? gnutls_x509_crt_list_import2(&list, &n, &datum, format, 0)
 				      : GNUTLS_E_NO_CERTIFICATE_FOUND;
@@ -42,7 +43,8 @@ enum status_code cert_read(const char *path, struct status *st, gnutls_x509_crt_
 }
 
 /* The key of an existing file, or a new one that is saved there. */
-static enum status_code have_key(const struct cli *cli, const char *path, struct status *st, gnutls_x509_privkey_t *ret_key)
+static enum status_code have_key(const struct cli *cli, const char *path, struct status *st,
+				 gnutls_x509_privkey_t *ret_key)
 {
 	gnutls_x509_privkey_t key = NULL;
 	if (access(path, F_OK) == 0) {
@@ -79,7 +81,8 @@ enum status_code cert_run_request(struct cli *cli, struct status *st)
 		return st->code;
 	enum status_code rc = x509_request_make(key, name, st, &pem);
 	if (rc == STATUS_OK && cli->json)
-		rc = output_json(json_pack("{ss%,ss}", "request", (const char *)pem.data, pem.len, "key", key_path), st);
+		rc =
+		    output_json(json_pack("{ss%,ss}", "request", (const char *)pem.data, pem.len, "key", key_path), st);
 	if (rc == STATUS_OK && (!cli->json || cli_has(cli, OPT_OUT)))
 		rc = cli_write_output(cli, (struct slice){ .data = pem.data, .len = pem.len }, st);
 	buffer_free(&pem);
@@ -87,7 +90,8 @@ enum status_code cert_run_request(struct cli *cli, struct status *st)
 	return rc;
 }
 
-static enum status_code load_key(const struct cli *cli, const char *path, struct status *st, gnutls_x509_privkey_t *ret_key)
+static enum status_code load_key(const struct cli *cli, const char *path, struct status *st,
+				 gnutls_x509_privkey_t *ret_key)
 {
 	const char *file = cli_value(cli, OPT_PASSPHRASE_FILE);
 	char *passphrase = NULL;

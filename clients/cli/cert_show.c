@@ -66,14 +66,16 @@ static enum status_code print_text(const struct x509_info *info, struct status *
 	else
 		table_field(t, "serial", "0x%s", output_hex(info->serial, info->serial_len, hex, sizeof hex));
 	table_field(t, "valid from", "%s", output_time(info->not_before, time));
-	table_field(t, "valid until", "%s (%s)", output_time(info->not_after, time), distance(info->not_after, away, sizeof away));
+	table_field(t, "valid until", "%s (%s)", output_time(info->not_after, time),
+		    distance(info->not_after, away, sizeof away));
 	table_field(t, "usage", "%s", usage_text(info));
 	add_list(t, "DNS name", info->dns_names, info->n_dns_names);
 	add_list(t, "address", info->addresses, info->n_addresses);
 	add_list(t, "URI", info->uris, info->n_uris);
 	table_field(t, "key id", "%s", output_hex(info->key_id, info->key_id_len, hex, sizeof hex));
 	table_field(t, "issuer's key id", "%s",
-		    info->issuer_key_id_len ? output_hex(info->issuer_key_id, info->issuer_key_id_len, hex, sizeof hex) : "-");
+		    info->issuer_key_id_len ? output_hex(info->issuer_key_id, info->issuer_key_id_len, hex, sizeof hex)
+					    : "-");
 	table_field(t, "SHA-256", "%s", output_hex(info->fingerprint, sizeof info->fingerprint, hex, sizeof hex));
 	enum status_code rc = table_print(t, st);
 	table_free(t);
@@ -82,14 +84,15 @@ static enum status_code print_text(const struct x509_info *info, struct status *
 
 static json_t *to_json(const struct x509_info *info)
 {
-	char hex[80], from[OUTPUT_TIME_SIZE], until[OUTPUT_TIME_SIZE], key_id[80], issuer_key_id[80], serial_hex[48], serial[24];
+	char hex[80], from[OUTPUT_TIME_SIZE], until[OUTPUT_TIME_SIZE], key_id[80], issuer_key_id[80], serial_hex[48],
+	    serial[24];
 	output_hex(info->serial, info->serial_len, serial_hex, sizeof serial_hex);
 	snprintf(serial, sizeof serial, "%" PRIu64, x509_info_serial(info));
 	bool fits = x509_info_serial(info) != UINT64_MAX; /* the infrastructure's are 128 random bits */
 	return json_pack("{ss,ss,ss?,ss,ss,ss,sb,sb,sb,so,so,so,ss,ss,ss}", "subject", info->common_name, "issuer",
 			 info->issuer_name, "serial", fits ? serial : NULL, "serialHex", serial_hex, "notBefore",
-			 output_time(info->not_before, from), "notAfter", output_time(info->not_after, until), "ca", info->ca,
-			 "server", !info->ca && info->usage & X509_USAGE_SERVER, "client",
+			 output_time(info->not_before, from), "notAfter", output_time(info->not_after, until), "ca",
+			 info->ca, "server", !info->ca && info->usage & X509_USAGE_SERVER, "client",
 			 !info->ca && info->usage & X509_USAGE_CLIENT, "dnsNames",
 			 output_json_strings(info->dns_names, info->n_dns_names), "addresses",
 			 output_json_strings(info->addresses, info->n_addresses), "uris",

@@ -20,7 +20,8 @@
 static enum status_code request_name(const struct buffer *data, struct status *st, char name[NAME_SIZE])
 {
 	gnutls_x509_crq_t crq;
-	gnutls_x509_crt_fmt_t format = data->len > 0 && data->data[0] == 0x30 ? GNUTLS_X509_FMT_DER : GNUTLS_X509_FMT_PEM;
+	gnutls_x509_crt_fmt_t format =
+	    data->len > 0 && data->data[0] == 0x30 ? GNUTLS_X509_FMT_DER : GNUTLS_X509_FMT_PEM;
 	gnutls_datum_t datum = { .data = data->data, .size = (unsigned)data->len };
 	size_t size = NAME_SIZE;
 	int rv = gnutls_x509_crq_init(&crq);
@@ -31,7 +32,8 @@ static enum status_code request_name(const struct buffer *data, struct status *s
 		name[0] = '\0';
 	gnutls_x509_crq_deinit(crq);
 	if (rv < 0)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "not a certificate request (PKCS #10): %s", gnutls_strerror(rv));
+		return status_set(st, STATUS_INVALID_ARGUMENT, "not a certificate request (PKCS #10): %s",
+				  gnutls_strerror(rv));
 	return STATUS_OK;
 }
 
@@ -55,7 +57,8 @@ static enum status_code print_signed(const struct cli *cli, const Kds__V1__SignR
 		return st->code;
 	if (cli->json && !cli_has(cli, OPT_OUT))
 		return STATUS_OK;
-	return cli_write_output(cli, (struct slice){ .data = answer->certificate, .len = strlen(answer->certificate) }, st);
+	return cli_write_output(cli, (struct slice){ .data = answer->certificate, .len = strlen(answer->certificate) },
+				st);
 }
 
 enum status_code cert_run_sign(struct cli *cli, struct status *st)
@@ -152,7 +155,9 @@ static enum status_code take_all(struct cli *cli, uint64_t after, struct table *
 
 enum status_code cert_run_list(struct cli *cli, struct status *st)
 {
-	static const char *const headings[] = { "SERIAL", "SUBJECT", "PROFILE", "ISSUED", "VALID UNTIL", "REQUESTED BY" };
+	static const char *const headings[] = {
+		"SERIAL", "SUBJECT", "PROFILE", "ISSUED", "VALID UNTIL", "REQUESTED BY"
+	};
 	uint64_t after;
 	if (cli_number(cli, OPT_SINCE, 0, UINT64_MAX, 0, st, &after) != STATUS_OK)
 		return st->code;

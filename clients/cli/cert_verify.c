@@ -46,7 +46,8 @@ static enum status_code take_object(void *arg, const Kds__V1__Object *o, struct 
 	bool ok = true;
 	if (o->value_case == KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY) {
 		const ProtobufCBinaryData *der = &o->certificate_authority->certificate;
-		ok = c->n_cas < sizeof c->cas / sizeof c->cas[0] && buffer_append(&c->cas[c->n_cas], der->data, der->len);
+		ok = c->n_cas < sizeof c->cas / sizeof c->cas[0] &&
+		     buffer_append(&c->cas[c->n_cas], der->data, der->len);
 		c->n_cas += ok;
 	} else if (o->value_case == KDS__V1__OBJECT__VALUE_SERVICE && o->service->removed) {
 		ok = c->n_removed < sizeof c->removed / sizeof c->removed[0];
@@ -58,7 +59,8 @@ static enum status_code take_object(void *arg, const Kds__V1__Object *o, struct 
 	} else if (o->value_case == KDS__V1__OBJECT__VALUE_MIN_SERIAL) {
 		c->min_serial = o->min_serial->value;
 	}
-	return ok ? STATUS_OK : status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory, or more objects than expected");
+	return ok ? STATUS_OK
+		  : status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory, or more objects than expected");
 }
 
 static void cluster_state_fini(struct cluster_state *c)
@@ -101,7 +103,8 @@ static void accept(struct verdict *v, const struct identity *id)
 {
 	char roles[128];
 	v->accepted = true;
-	snprintf(v->text, sizeof v->text, "%.100s (%s)", id->common_name, peer_roles_describe(id->roles, roles, sizeof roles));
+	snprintf(v->text, sizeof v->text, "%.100s (%s)", id->common_name,
+		 peer_roles_describe(id->roles, roles, sizeof roles));
 }
 
 static enum status_code judge_by_trust(struct trust *trust, gnutls_x509_crt_t *list, unsigned n, struct verdict *v,
@@ -188,8 +191,8 @@ static enum status_code judge_with_file(const struct cli *cli, const char *ca_fi
 	if (rv >= 0) {
 		rv = gnutls_x509_trust_list_add_cas(trusted, cas, n_cas, 0);
 		if (rv >= 0)
-			rv = gnutls_x509_trust_list_verify_crt2(trusted, list, n, NULL, 0,
-								GNUTLS_PROFILE_TO_VFLAGS(GNUTLS_PROFILE_MEDIUM), &found, NULL);
+			rv = gnutls_x509_trust_list_verify_crt2(
+			    trusted, list, n, NULL, 0, GNUTLS_PROFILE_TO_VFLAGS(GNUTLS_PROFILE_MEDIUM), &found, NULL);
 		gnutls_x509_trust_list_deinit(trusted, 0); /* the list keeps the certificates borrowed */
 	}
 	x509_list_free(cas, n_cas);
@@ -218,17 +221,19 @@ enum status_code cert_run_verify(struct cli *cli, struct status *st)
 		return st->code;
 	enum status_code rc;
 	if (n > CHAIN_MAX)
-		rc = status_set(st, STATUS_INVALID_ARGUMENT, "%s: a chain of %u certificates; at most %d are taken", cli->args[0],
-				n, CHAIN_MAX);
+		rc = status_set(st, STATUS_INVALID_ARGUMENT, "%s: a chain of %u certificates; at most %d are taken",
+				cli->args[0], n, CHAIN_MAX);
 	else
-		rc = ca_file ? judge_with_file(cli, ca_file, list, n, &v, st) : judge_with_cluster(cli, list, n, &v, st);
+		rc =
+		    ca_file ? judge_with_file(cli, ca_file, list, n, &v, st) : judge_with_cluster(cli, list, n, &v, st);
 	x509_list_free(list, n);
 	if (rc != STATUS_OK)
 		return rc;
 	cli->no = !v.accepted;
 	output_sanitize(v.text);
 	if (cli->json)
-		return output_json(json_pack("{sb,ss}", "accepted", v.accepted, v.accepted ? "subject" : "reason", v.text), st);
+		return output_json(
+		    json_pack("{sb,ss}", "accepted", v.accepted, v.accepted ? "subject" : "reason", v.text), st);
 	printf("%s: %s\n", v.accepted ? "accepted" : "not accepted", v.text);
 	return STATUS_OK;
 }

@@ -29,7 +29,8 @@ size_t cli_values(const struct cli *cli, int option, char **values)
 	size_t n = 0;
 	for (size_t i = 0; i < cli->n_given; i++) {
 		if (cli->given[i].option == option)
-			values[n++] = (char *)(uintptr_t)cli->given[i].value; /* generated messages hold char *, and only read it */
+			values[n++] = (char *)(uintptr_t)cli->given[i]
+					  .value; /* generated messages hold char *, and only read it */
 	}
 	return n;
 }
@@ -44,9 +45,10 @@ enum status_code cli_parse_number(const char *text, const char *what, uint64_t m
 		number = strtoull(text, &end, 10);
 	if (end == text || *end || errno || number < min || number > max) {
 		if (max == UINT64_MAX)
-			return status_set(st, STATUS_INVALID_ARGUMENT, "%s '%s': give a whole number from %" PRIu64, what, text, min);
-		return status_set(st, STATUS_INVALID_ARGUMENT, "%s '%s': give a whole number from %" PRIu64 " to %" PRIu64, what,
-				  text, min, max);
+			return status_set(st, STATUS_INVALID_ARGUMENT, "%s '%s': give a whole number from %" PRIu64,
+					  what, text, min);
+		return status_set(st, STATUS_INVALID_ARGUMENT,
+				  "%s '%s': give a whole number from %" PRIu64 " to %" PRIu64, what, text, min, max);
 	}
 	*ret_number = number;
 	return STATUS_OK;
@@ -93,7 +95,8 @@ static enum status_code read_standard_input(struct status *st, struct buffer *ou
 			return STATUS_OK;
 		out->len += (size_t)n;
 		if (out->len > CLI_INPUT_MAX)
-			return status_set(st, STATUS_INVALID_ARGUMENT, "read standard input: longer than %d bytes", CLI_INPUT_MAX);
+			return status_set(st, STATUS_INVALID_ARGUMENT, "read standard input: longer than %d bytes",
+					  CLI_INPUT_MAX);
 	}
 }
 

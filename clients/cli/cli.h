@@ -1,8 +1,8 @@
 /*
  * kds-cli: what one run of the command is, and what its nouns share.
  *
- * A file a noun: it exports one struct cli_noun, whose verbs get the context below and answer with a status. main.c prints
- * a failure as one line and makes an exit status of it (cli_exit_status()).
+ * A file a noun: it exports one struct cli_noun, whose verbs get the context below and answer with a status. main.c
+ * prints a failure as one line and makes an exit status of it (cli_exit_status()).
  */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
@@ -73,8 +73,8 @@ struct cli_noun {
 };
 
 /* In the order in which --help lists them. */
-extern const struct cli_noun cli_init, cli_cluster, cli_config, cli_node, cli_cert, cli_serial, cli_ca, cli_key, cli_call,
-    cli_describe;
+extern const struct cli_noun cli_init, cli_cluster, cli_config, cli_node, cli_cert, cli_serial, cli_ca, cli_key,
+    cli_call, cli_describe;
 extern const struct cli_noun *const cli_nouns[];
 extern const size_t cli_n_nouns;
 
@@ -109,7 +109,8 @@ enum status_code cli_number(const struct cli *cli, int option, uint64_t min, uin
 enum status_code cli_parse_number(const char *text, const char *what, uint64_t min, uint64_t max, struct status *st,
 				  uint64_t *ret_number) MUST_CHECK;
 
-/* What the caller named and cannot be read or parsed is bad input (exit status 2), whatever the reason. Returns the code. */
+/* What the caller named and cannot be read or parsed is bad input (exit status 2), whatever the reason. Returns the
+ * code. */
 enum status_code cli_bad_input(struct status *st);
 /* Reads a file, or standard input for "-", behind what is in `out`. */
 enum status_code cli_read_input(const char *path, struct status *st, struct buffer *out) MUST_CHECK;

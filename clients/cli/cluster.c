@@ -38,8 +38,8 @@ static size_t count_reachable(const Kds__V1__ViewResponse *v)
 	return n;
 }
 
-/* Asks all replicas, as one that is cut off sees less than the others: a view with a quorum is the cluster's, else the one
- * that sees most. NULL: none answered. */
+/* Asks all replicas, as one that is cut off sees less than the others: a view with a quorum is the cluster's, else the
+ * one that sees most. NULL: none answered. */
 static const struct session_reply *best_view(const struct session_reply *replies, size_t n)
 {
 	const struct session_reply *best = NULL;
@@ -94,8 +94,8 @@ static void print_quorum(const Kds__V1__ViewResponse *v)
 		reachable += v->members[i]->voter && v->members[i]->reachable;
 	}
 	if (v->quorum)
-		printf("\nQuorum: yes. Replica %" PRIu64 " leads; %zu of %zu voters are reachable.\n", v->leader_id, reachable,
-		       voters);
+		printf("\nQuorum: yes. Replica %" PRIu64 " leads; %zu of %zu voters are reachable.\n", v->leader_id,
+		       reachable, voters);
 	else
 		printf("\nQuorum: NO. %zu of %zu voters are reachable from replica %" PRIu64
 		       "; nothing can be changed or signed until %zu are and agree on a leader.\n",
@@ -107,7 +107,8 @@ static const char *reason_of(const struct session_reply *reply)
 {
 	const char *message = reply->status.message;
 	size_t len = strlen(reply->address);
-	return strncmp(message, reply->address, len) == 0 && strncmp(message + len, ": ", 2) == 0 ? message + len + 2 : message;
+	return strncmp(message, reply->address, len) == 0 && strncmp(message + len, ": ", 2) == 0 ? message + len + 2
+												  : message;
 }
 
 static void print_silent(const struct session_reply *replies, size_t n)
@@ -233,8 +234,8 @@ static enum status_code print_health(const struct session_reply *replies, size_t
 	return rc;
 }
 
-static enum status_code health_json(const struct session_reply *replies, size_t n, const char *quorum_problem, bool healthy,
-				    struct status *st)
+static enum status_code health_json(const struct session_reply *replies, size_t n, const char *quorum_problem,
+				    bool healthy, struct status *st)
 {
 	json_t *processes = json_array();
 	enum status_code rc = STATUS_OK;
@@ -244,17 +245,18 @@ static enum status_code health_json(const struct session_reply *replies, size_t 
 			rc = json_from_message(replies[i].answer, true, st, &check);
 		const char *problem = problem_of(&replies[i]);
 		if (rc == STATUS_OK &&
-		    json_array_append_new(processes, json_pack("{ss,ss,sb,ss*,so*}", "process", daemon_name(replies[i].role),
-							       "address", replies[i].address, "ok", problem == NULL, "problem",
-							       problem, "check", check)) < 0)
+		    json_array_append_new(processes,
+					  json_pack("{ss,ss,sb,ss*,so*}", "process", daemon_name(replies[i].role),
+						    "address", replies[i].address, "ok", problem == NULL, "problem",
+						    problem, "check", check)) < 0)
 			rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
 	}
 	if (rc != STATUS_OK) {
 		json_decref(processes);
 		return rc;
 	}
-	return output_json(json_pack("{sb,sb,ss*,so}", "healthy", healthy, "quorum", quorum_problem == NULL, "quorumProblem",
-				     quorum_problem, "processes", processes),
+	return output_json(json_pack("{sb,sb,ss*,so}", "healthy", healthy, "quorum", quorum_problem == NULL,
+				     "quorumProblem", quorum_problem, "processes", processes),
 			   st);
 }
 

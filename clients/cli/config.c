@@ -27,7 +27,8 @@ static enum status_code out_of_memory(struct status *st)
 }
 
 /* --revision N as objects_put() takes it; *ret NULL: not given. */
-static enum status_code expected_revision(const struct cli *cli, uint64_t *storage, struct status *st, const uint64_t **ret)
+static enum status_code expected_revision(const struct cli *cli, uint64_t *storage, struct status *st,
+					  const uint64_t **ret)
 {
 	if (cli_number(cli, OPT_REVISION, 0, UINT64_MAX, 0, st, storage) != STATUS_OK)
 		return st->code;
@@ -84,7 +85,7 @@ static enum status_code put(struct cli *cli, Kds__V1__Object *object, struct sta
 	return rc;
 }
 
-/* An object is given as JSON: its value, under the name of its kind, or that with key and revision as `get` prints it. */
+/* An object is given as JSON: its value under the name of its kind, or all that `get` prints. */
 static enum status_code put_json(struct cli *cli, const char *name, const char *text, struct status *st)
 {
 	char key[OBJECT_KEY_SIZE];
@@ -93,14 +94,14 @@ static enum status_code put_json(struct cli *cli, const char *name, const char *
 	json_t *json = json_loads(text, JSON_REJECT_DUPLICATES, &error);
 	if (!json)
 		return status_set(st, STATUS_INVALID_ARGUMENT,
-				  "not JSON: column %d: %s; an object is set as in '{\"node\": {\"name\": \"...\"}}'", error.column,
-				  error.text);
+				  "not JSON: column %d: %s; an object is set as in '{\"node\": {\"name\": \"...\"}}'",
+				  error.column, error.text);
 	struct arena *arena = arena_new(INPUT_BUDGET);
-	enum status_code rc = arena ? json_to_message(&kds__v1__object__descriptor, json, arena, st, &message)
-				    : out_of_memory(st);
+	enum status_code rc =
+	    arena ? json_to_message(&kds__v1__object__descriptor, json, arena, st, &message) : out_of_memory(st);
 	if (rc == STATUS_OK && strcmp(object_key((const Kds__V1__Object *)message, key), name) != 0)
-		rc = status_set(st, STATUS_INVALID_ARGUMENT, "the JSON is for '%.80s', not for '%.80s'", *key ? key : "no object",
-				name);
+		rc = status_set(st, STATUS_INVALID_ARGUMENT, "the JSON is for '%.80s', not for '%.80s'",
+				*key ? key : "no object", name);
 	if (rc == STATUS_OK)
 		rc = put(cli, (Kds__V1__Object *)message, st);
 	arena_free(arena);
@@ -230,7 +231,9 @@ static enum status_code run_watch(struct cli *cli, struct status *st)
 		for (size_t i = 0; i < news->n_objects && left > 0 && rc == STATUS_OK; i++, left--)
 			rc = print_change(cli, news->objects[i], st);
 		if (news->restart)
-			cli_notice(cli, "the cluster no longer knows all changes since revision %" PRIu64 "; starting over", since);
+			cli_notice(cli,
+				   "the cluster no longer knows all changes since revision %" PRIu64 "; starting over",
+				   since);
 		since = news->restart ? 0 : news->revision;
 		protobuf_c_message_free_unpacked(answer, NULL);
 		if (rc != STATUS_OK)
@@ -242,7 +245,8 @@ static enum status_code run_watch(struct cli *cli, struct status *st)
 }
 
 static const struct argp_option read_options[] = {
-	{ "local", OPT_LOCAL, NULL, 0, "Take what one replica has now, perhaps not the newest; works without a quorum", 0 },
+	{ "local", OPT_LOCAL, NULL, 0, "Take what one replica has now, perhaps not the newest; works without a quorum",
+	  0 },
 	{ 0 },
 };
 

@@ -80,7 +80,8 @@ static bool find_in_service(const struct rpc_service_entry *entry, const char *n
 	}
 	for (unsigned i = 0; i < d->n_methods; i++) {
 		const ProtobufCMethodDescriptor *m = &d->methods[i];
-		if (strncmp(name, d->short_name, len) == 0 && name[len] == '.' && strcmp(name + len + 1, m->name) == 0) {
+		if (strncmp(name, d->short_name, len) == 0 && name[len] == '.' &&
+		    strcmp(name + len + 1, m->name) == 0) {
 			ret->service = entry;
 			ret->method = m;
 			return true;
@@ -177,10 +178,12 @@ static json_t *service_json(const struct rpc_service_entry *entry, const Protobu
 	for (unsigned i = 0; i < entry->descriptor->n_methods; i++) {
 		const ProtobufCMethodDescriptor *m = &entry->descriptor->methods[i];
 		if (!only || only == m)
-			json_array_append_new(methods, json_pack("{ss,so,so}", "name", m->name, "input", message_json(m->input),
-								 "output", message_json(m->output)));
+			json_array_append_new(methods,
+					      json_pack("{ss,so,so}", "name", m->name, "input", message_json(m->input),
+							"output", message_json(m->output)));
 	}
-	return json_pack("{ss,ss,so}", "name", entry->descriptor->short_name, "servedBy", server_name(entry), "methods", methods);
+	return json_pack("{ss,ss,so}", "name", entry->descriptor->short_name, "servedBy", server_name(entry), "methods",
+			 methods);
 }
 
 static json_t *enum_json(const ProtobufCEnumDescriptor *e)

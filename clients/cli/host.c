@@ -9,13 +9,15 @@
 
 #define PORT_MAX 65534 /* a replica's peers use the port behind its own */
 
-static enum status_code parse_port(const char *text, size_t len, const char *what, struct status *st, unsigned *ret_port)
+static enum status_code parse_port(const char *text, size_t len, const char *what, struct status *st,
+				   unsigned *ret_port)
 {
 	unsigned port = 0;
 	for (size_t i = 0; i < len && i < 6; i++)
 		port = text[i] >= '0' && text[i] <= '9' ? port * 10 + (unsigned)(text[i] - '0') : PORT_MAX + 1;
 	if (len == 0 || len > 5 || port == 0 || port > PORT_MAX)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: port '%.*s': give 1 to %d", what, (int)len, text, PORT_MAX);
+		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: port '%.*s': give 1 to %d", what, (int)len, text,
+				  PORT_MAX);
 	*ret_port = port;
 	return STATUS_OK;
 }
@@ -51,7 +53,8 @@ enum status_code host_parse(const char *text, size_t len, unsigned default_port,
 	unsigned bytes_len;
 	split(text, len, &name, &name_len, &port);
 	if (name_len == 0 || name_len >= sizeof h.name)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: '%.*s' names no host", what, (int)(len < 64 ? len : 64), text);
+		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: '%.*s' names no host", what,
+				  (int)(len < 64 ? len : 64), text);
 	memcpy(h.name, name, name_len);
 	if (port && parse_port(port, (size_t)(text + len - port), what, st, &h.port) != STATUS_OK)
 		return st->code;
@@ -64,8 +67,8 @@ enum status_code host_parse(const char *text, size_t len, unsigned default_port,
 	return STATUS_OK;
 }
 
-enum status_code host_parse_list(const char *text, unsigned default_port, const char *what, size_t max, struct status *st,
-				 struct host *ret_hosts, size_t *ret_n)
+enum status_code host_parse_list(const char *text, unsigned default_port, const char *what, size_t max,
+				 struct status *st, struct host *ret_hosts, size_t *ret_n)
 {
 	size_t n = 0;
 	for (const char *p = text;; p++) {

@@ -27,8 +27,8 @@ const char *init_kind_name(enum init_kind kind)
 	return kind_names[kind];
 }
 
-enum status_code init_path(const struct init_plan *plan, const char *folder, const char *file, struct status *st, char *buf,
-			   size_t size)
+enum status_code init_path(const struct init_plan *plan, const char *folder, const char *file, struct status *st,
+			   char *buf, size_t size)
 {
 	int n = snprintf(buf, size, "%s/%s/%s", plan->root, folder, file);
 	if (n < 0 || (size_t)n >= size)
@@ -44,8 +44,8 @@ static enum status_code make_uuid(char text[37], struct status *st)
 		return st->code;
 	b[6] = (uint8_t)((b[6] & 0x0F) | 0x40);
 	b[8] = (uint8_t)((b[8] & 0x3F) | 0x80);
-	snprintf(text, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2], b[3],
-		 b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+	snprintf(text, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2],
+		 b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
 	return STATUS_OK;
 }
 
@@ -54,8 +54,8 @@ static enum status_code plan_kind(const struct cli *cli, enum init_kind kind, st
 	struct host hosts[INIT_REPLICAS_MAX];
 	size_t n;
 	const char *text = cli_value(cli, kind_options[kind]);
-	if (host_parse_list(text ? text : kind_defaults[kind], kind_ports[kind], kind_option_names[kind], INIT_REPLICAS_MAX, st,
-			    hosts, &n) != STATUS_OK)
+	if (host_parse_list(text ? text : kind_defaults[kind], kind_ports[kind], kind_option_names[kind],
+			    INIT_REPLICAS_MAX, st, hosts, &n) != STATUS_OK)
 		return st->code;
 	for (size_t i = 0; i < n; i++) {
 		struct init_service *s = &plan->services[plan->n_services++];
@@ -80,15 +80,17 @@ static enum status_code check_addresses(const struct init_plan *plan, struct sta
 		for (size_t j = i + 1; j < plan->n_services; j++) {
 			const struct init_service *a = &plan->services[i], *b = &plan->services[j];
 			if (collide(a, b))
-				return status_set(st, STATUS_INVALID_ARGUMENT,
-						  "%s and %s would both use %.100s:%u; give one of them another host or port",
-						  a->name, b->name, b->host.name, b->host.port);
+				return status_set(
+				    st, STATUS_INVALID_ARGUMENT,
+				    "%s and %s would both use %.100s:%u; give one of them another host or port",
+				    a->name, b->name, b->host.name, b->host.port);
 		}
 	}
 	return STATUS_OK;
 }
 
-static enum status_code required(const struct cli *cli, int option, const char *name, struct status *st, const char **ret)
+static enum status_code required(const struct cli *cli, int option, const char *name, struct status *st,
+				 const char **ret)
 {
 	const char *value = cli_value(cli, option);
 	if (!value || !*value)
@@ -97,7 +99,8 @@ static enum status_code required(const struct cli *cli, int option, const char *
 	return STATUS_OK;
 }
 
-static enum status_code make_plan(const struct cli *cli, struct init_plan *plan, const char **ret_dir, struct status *st)
+static enum status_code make_plan(const struct cli *cli, struct init_plan *plan, const char **ret_dir,
+				  struct status *st)
 {
 	if (required(cli, OPT_CLUSTER, "cluster", st, &plan->cluster) != STATUS_OK ||
 	    required(cli, OPT_KDS_NAME, "kds-name", st, &plan->kds_name) != STATUS_OK ||
@@ -135,7 +138,8 @@ static enum status_code check_free(const char *dir, struct status *st)
 	while (entry && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0));
 	closedir(d);
 	if (entry)
-		return status_set(st, STATUS_ALREADY_EXISTS, "%.150s is not empty; give a --dir that is, or does not exist", dir);
+		return status_set(st, STATUS_ALREADY_EXISTS,
+				  "%.150s is not empty; give a --dir that is, or does not exist", dir);
 	return STATUS_OK;
 }
 
@@ -184,12 +188,13 @@ static enum status_code print_json(const struct init_plan *plan, const char *dir
 	json_t *services = json_array();
 	for (size_t i = 0; i < plan->n_services; i++) {
 		const struct init_service *s = &plan->services[i];
-		if (json_array_append_new(services, json_pack("{ss,ss,ss}", "name", s->name, "kind", init_kind_name(s->kind),
-							      "address", host_format(&s->host, s->host.port, address))) < 0)
+		if (json_array_append_new(services,
+					  json_pack("{ss,ss,ss}", "name", s->name, "kind", init_kind_name(s->kind),
+						    "address", host_format(&s->host, s->host.port, address))) < 0)
 			return status_set(st, STATUS_RESOURCE_EXHAUSTED, "print the answer: out of memory");
 	}
-	return output_json(json_pack("{ss,ss,ss,ss,so}", "directory", dir, "cluster", plan->cluster, "kdsName", plan->kds_name,
-				     "clusterId", plan->cluster_id, "services", services),
+	return output_json(json_pack("{ss,ss,ss,ss,so}", "directory", dir, "cluster", plan->cluster, "kdsName",
+				     plan->kds_name, "clusterId", plan->cluster_id, "services", services),
 			   st);
 }
 
@@ -255,8 +260,8 @@ static enum status_code run_init(struct cli *cli, struct status *st)
 	while (n_replicas < plan.n_services && plan.services[n_replicas].kind == INIT_SERIAL)
 		n_replicas++;
 	if (n_replicas % 2 == 0)
-		cli_notice(cli, "note: %zu replicas survive no more failures than %zu would; 3 or 5 are usual", n_replicas,
-			   n_replicas - 1);
+		cli_notice(cli, "note: %zu replicas survive no more failures than %zu would; 3 or 5 are usual",
+			   n_replicas, n_replicas - 1);
 	return cli->json ? print_json(&plan, dir, st) : print_result(&plan, dir, st);
 }
 

@@ -20,22 +20,23 @@ struct init_service {
 
 struct init_plan {
 	const char *cluster, *kds_name;
-	char cluster_id[37];       /* UUID */
-	const char *passphrase;    /* of the infrastructure CA's key */
-	bool keep_passphrase;      /* write it to admin/passphrase: we made it up */
+	char cluster_id[37];    /* UUID */
+	const char *passphrase; /* of the infrastructure CA's key */
+	bool keep_passphrase;   /* write it to admin/passphrase: we made it up */
 	struct init_service services[INIT_SERVICES_MAX];
 	size_t n_services;
-	const char *root;          /* the directory that is being filled */
+	const char *root; /* the directory that is being filled */
 };
 
 /* "serial", "ca", "keydist". */
 const char *init_kind_name(enum init_kind kind);
 
 /* ROOT/FOLDER/FILE into buf. INVALID_ARGUMENT: too long. */
-enum status_code init_path(const struct init_plan *plan, const char *folder, const char *file, struct status *st, char *buf,
-			   size_t size) MUST_CHECK;
+enum status_code init_path(const struct init_plan *plan, const char *folder, const char *file, struct status *st,
+			   char *buf, size_t size) MUST_CHECK;
 
-/* The infrastructure CA, its encrypted key, the certificate and key of each service and of the administrator (init_pki.c). */
+/* The infrastructure CA, its encrypted key, the certificate and key of each service and of the administrator
+ * (init_pki.c). */
 enum status_code init_make_pki(const struct init_plan *plan, struct status *st) MUST_CHECK;
 /* Each configuration file, the sealing keys, the data directories (init_files.c). */
 enum status_code init_make_files(const struct init_plan *plan, struct status *st) MUST_CHECK;

@@ -144,7 +144,8 @@ static void put_keydist(FILE *f)
 	      f);
 }
 
-static enum status_code make_directory(const struct init_plan *plan, const char *folder, const char *name, struct status *st)
+static enum status_code make_directory(const struct init_plan *plan, const char *folder, const char *name,
+				       struct status *st)
 {
 	char path[PATH_MAX];
 	if (init_path(plan, folder, name, st, path, sizeof path) != STATUS_OK)
@@ -227,8 +228,8 @@ static enum status_code save_passphrase(const struct init_plan *plan, struct sta
 	char path[PATH_MAX];
 	struct buffer line = { 0 };
 	enum status_code rc = init_path(plan, "admin", "passphrase", st, path, sizeof path);
-	if (rc == STATUS_OK && (!buffer_append(&line, plan->passphrase, strlen(plan->passphrase)) ||
-				!buffer_append(&line, "\n", 1)))
+	if (rc == STATUS_OK &&
+	    (!buffer_append(&line, plan->passphrase, strlen(plan->passphrase)) || !buffer_append(&line, "\n", 1)))
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "write %s: out of memory", path);
 	if (rc == STATUS_OK)
 		rc = file_write(path, (struct slice){ .data = line.data, .len = line.len }, 0600, false, st);

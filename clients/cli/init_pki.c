@@ -59,8 +59,8 @@ static enum status_code public_key_of(gnutls_x509_privkey_t key, struct status *
 	return STATUS_OK;
 }
 
-static enum status_code sign(const struct x509_template *t, gnutls_x509_privkey_t subject_key, const struct authority *a,
-			     struct status *st, gnutls_x509_crt_t *ret_crt)
+static enum status_code sign(const struct x509_template *t, gnutls_x509_privkey_t subject_key,
+			     const struct authority *a, struct status *st, gnutls_x509_crt_t *ret_crt)
 {
 	gnutls_pubkey_t pubkey = NULL;
 	if (public_key_of(subject_key, st, &pubkey) != STATUS_OK)
@@ -143,8 +143,8 @@ static enum status_code issue(const struct init_plan *plan, const struct authori
 	return rc;
 }
 
-static enum status_code issue_service(const struct init_plan *plan, const struct authority *a, const struct init_service *s,
-				      struct status *st)
+static enum status_code issue_service(const struct init_plan *plan, const struct authority *a,
+				      const struct init_service *s, struct status *st)
 {
 	int64_t now = (int64_t)(clock_unix_ms() / 1000);
 	char uri[512];

@@ -24,7 +24,8 @@ static enum status_code print_base64(const char *name, const ProtobufCBinaryData
 	return STATUS_OK;
 }
 
-static enum status_code call_and_print(struct cli *cli, const char *method, const ProtobufCMessage *input, struct status *st)
+static enum status_code call_and_print(struct cli *cli, const char *method, const ProtobufCMessage *input,
+				       struct status *st)
 {
 	const struct session_request request = {
 		.role = PEER_KEYDIST,
@@ -63,8 +64,8 @@ static enum status_code run_restore(struct cli *cli, struct status *st)
 	uint8_t ident[IDENT_MAX];
 	struct slice text = { .data = cli->args[0], .len = strlen(cli->args[0]) };
 	if (text.len == 0 || base64_decoded_max(text.len) > sizeof ident || !base64_decode(text, ident, &in.ident.len))
-		return status_set(st, STATUS_INVALID_ARGUMENT, "'%.40s' is no ident: give what `key create' printed, in base64",
-				  cli->args[0]);
+		return status_set(st, STATUS_INVALID_ARGUMENT,
+				  "'%.40s' is no ident: give what `key create' printed, in base64", cli->args[0]);
 	in.ident.data = ident;
 	return call_and_print(cli, "Restore", &in.base, st);
 }

@@ -96,7 +96,8 @@ static enum status_code run_remove(struct cli *cli, struct status *st)
 	if (cli->json)
 		rc = output_message(&answer->base, st);
 	else
-		cli_notice(cli, "removed %s; its certificates stay valid until they expire or `serial set-min' refuses them",
+		cli_notice(cli,
+			   "removed %s; its certificates stay valid until they expire or `serial set-min' refuses them",
 			   cli->args[0]);
 	kds__v1__object__free_unpacked(answer, NULL);
 	return rc;
@@ -171,7 +172,8 @@ static const struct argp_option add_options[] = {
 };
 
 static const struct argp_option read_options[] = {
-	{ "local", OPT_LOCAL, NULL, 0, "Take what one replica has now, perhaps not the newest; works without a quorum", 0 },
+	{ "local", OPT_LOCAL, NULL, 0, "Take what one replica has now, perhaps not the newest; works without a quorum",
+	  0 },
 	{ 0 },
 };
 

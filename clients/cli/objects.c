@@ -172,7 +172,8 @@ static void put_value(FILE *f, const Kds__V1__Object *o)
 		put_ca(f, o->certificate_authority);
 		break;
 	case KDS__V1__OBJECT__VALUE_MASTER_KEY:
-		fprintf(f, "published %s, used from %s", output_time((int64_t)(o->master_key->published_ms / 1000), published),
+		fprintf(f, "published %s, used from %s",
+			output_time((int64_t)(o->master_key->published_ms / 1000), published),
 			output_time((int64_t)(o->master_key->use_from_ms / 1000), use_from));
 		break;
 	case KDS__V1__OBJECT__VALUE_SETTING:

@@ -14,16 +14,18 @@ enum status_code objects_each(struct cli *cli, const char *prefix, object_each_f
 /* For objects_each(): appends each to the json_t array `arg`. */
 enum status_code objects_collect_json(void *arg, const Kds__V1__Object *object, struct status *st) MUST_CHECK;
 
-/* The caller frees each object with kds__v1__object__free_unpacked(). --local, where given, reads one replica's own state. */
-enum status_code objects_get(struct cli *cli, const char *key, struct status *st, Kds__V1__Object **ret_object) MUST_CHECK;
+/* The caller frees each object with kds__v1__object__free_unpacked(). --local, where given, reads one replica's own
+ * state. */
+enum status_code objects_get(struct cli *cli, const char *key, struct status *st,
+			     Kds__V1__Object **ret_object) MUST_CHECK;
 /* `expected` NULL: whatever is there now; else the revision that it must have, 0: must not exist. */
 enum status_code objects_put(struct cli *cli, Kds__V1__Object *object, const uint64_t *expected, struct status *st,
 			     Kds__V1__Object **ret_object) MUST_CHECK;
 enum status_code objects_delete(struct cli *cli, const char *key, const uint64_t *expected, struct status *st,
 				Kds__V1__Object **ret_object) MUST_CHECK;
 
-/* The key that the object's value gives it, as the state machine derives it (proto/config.proto), into buf; "" without a
- * value. Returns buf. */
+/* The key that the object's value gives it, as the state machine derives it (proto/config.proto), into buf; "" without
+ * a value. Returns buf. */
 #define OBJECT_KEY_SIZE 320
 const char *object_key(const Kds__V1__Object *object, char buf[OBJECT_KEY_SIZE]);
 

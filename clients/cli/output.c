@@ -12,9 +12,9 @@
 struct table {
 	const char *const *headings; /* NULL: a record */
 	size_t n_columns;
-	char **cells;                /* row by row */
+	char **cells; /* row by row */
 	size_t n_cells, cap;
-	bool failed;                 /* a cell was lost: no memory */
+	bool failed; /* a cell was lost: no memory */
 };
 
 struct table *table_new(const char *const *headings, size_t n_columns)
@@ -112,7 +112,8 @@ enum status_code table_print(const struct table *t, struct status *st)
 		for (size_t column = 0; column < t->n_columns; column++) {
 			const char *text = cell_at(t, row, column);
 			bool last = column + 1 == t->n_columns;
-			printf("%s%*s", text, last ? 0 : (int)(widths[column] - width_of(text)) + (t->headings ? 2 : 1), "");
+			printf("%s%*s", text, last ? 0 : (int)(widths[column] - width_of(text)) + (t->headings ? 2 : 1),
+			       "");
 		}
 		putchar('\n');
 	}

@@ -31,7 +31,8 @@ static enum status_code read_line(char line[PASSPHRASE_SIZE], struct status *st)
 		if (n == 0 || c == '\n')
 			break;
 		if (len == PASSPHRASE_SIZE - 1)
-			return status_set(st, STATUS_INVALID_ARGUMENT, "passphrase: longer than %d bytes", PASSPHRASE_SIZE - 1);
+			return status_set(st, STATUS_INVALID_ARGUMENT, "passphrase: longer than %d bytes",
+					  PASSPHRASE_SIZE - 1);
 		line[len++] = c;
 	}
 	line[len] = '\0';

@@ -7,7 +7,8 @@
 #include "clients/cli/session.h"
 #include "serial.pb-c.h"
 
-static enum status_code call_and_print(struct cli *cli, const char *method, const ProtobufCMessage *input, struct status *st)
+static enum status_code call_and_print(struct cli *cli, const char *method, const ProtobufCMessage *input,
+				       struct status *st)
 {
 	const struct session_request request = {
 		.role = PEER_SERIAL,
@@ -59,13 +60,15 @@ static enum status_code run_set_min(struct cli *cli, struct status *st)
 	} else {
 		in.value_case = KDS__V1__SET_MIN_REQUEST__VALUE_MIN_SERIAL;
 		if (cli_parse_number(value, "minimum", 0, UINT64_MAX, st, &in.min_serial) != STATUS_OK)
-			return status_set(st, STATUS_INVALID_ARGUMENT, "'%.60s': give a serial number, latest or all", value);
+			return status_set(st, STATUS_INVALID_ARGUMENT, "'%.60s': give a serial number, latest or all",
+					  value);
 	}
 	return call_and_print(cli, "SetMin", &in.base, st);
 }
 
 static const struct argp_option show_options[] = {
-	{ "local", OPT_LOCAL, NULL, 0, "Take what one replica has now, perhaps not the newest; works without a quorum", 0 },
+	{ "local", OPT_LOCAL, NULL, 0, "Take what one replica has now, perhaps not the newest; works without a quorum",
+	  0 },
 	{ 0 },
 };
 

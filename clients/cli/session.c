@@ -72,8 +72,9 @@ static enum status_code find_file(const struct cli *cli, struct status *st, char
 	snprintf(path, PATH_MAX, "/etc/kds/cli.conf");
 	if (access(path, F_OK) == 0)
 		return STATUS_OK;
-	return status_set(st, STATUS_INVALID_ARGUMENT,
-			  "no configuration: give --config FILE or set KDS_CONFIG (`kds-cli init' makes DIR/admin/cli.conf)");
+	return status_set(
+	    st, STATUS_INVALID_ARGUMENT,
+	    "no configuration: give --config FILE or set KDS_CONFIG (`kds-cli init' makes DIR/admin/cli.conf)");
 }
 
 /* A required string, copied; a path is seen from the file's directory. */
@@ -117,7 +118,8 @@ static enum status_code take_configuration(const struct cli *cli, cfg_t *cfg, co
 	}
 	long timeout = cfg_getint(cfg, "timeout");
 	if (timeout < 1 || timeout > 3600)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: timeout %ld: give 1 to 3600 seconds", file, timeout);
+		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: timeout %ld: give 1 to 3600 seconds", file,
+				  timeout);
 	s->timeout_ms = cli->timeout_ms ? cli->timeout_ms : (unsigned)timeout * 1000;
 	return STATUS_OK;
 }
@@ -135,7 +137,7 @@ static enum status_code load_trust(struct session *s, struct status *st)
 	buffer_free(&pem);
 	if (rc == STATUS_OK)
 		rc = tls_credentials_load(s->certificate, s->key, TLS_MINIMUM_1_3, st, &s->credentials);
-	/* A file that the configuration names and that is not there is the caller's to repair, not the cluster's state. */
+	/* A file that is not there is the caller's to repair, not the cluster's state. */
 	return rc == STATUS_NOT_FOUND ? cli_bad_input(st) : rc;
 }
 
@@ -222,7 +224,8 @@ static enum status_code open_channel(struct session *s, unsigned role, const cha
 }
 
 /* The channel to the configured daemons of a role. */
-static enum status_code use_channel(struct session *s, unsigned role, struct status *st, struct rpc_channel **ret_channel)
+static enum status_code use_channel(struct session *s, unsigned role, struct status *st,
+				    struct rpc_channel **ret_channel)
 {
 	size_t i = role_index(role);
 	if (s->addresses[i].n == 0)
@@ -235,19 +238,24 @@ static enum status_code use_channel(struct session *s, unsigned role, struct sta
 }
 
 /* Asks one process alone, and once: the answer is about it. */
-static enum status_code ask_one(struct session *s, unsigned role, const char *address, const struct session_request *request,
-				unsigned timeout_ms, struct status *st, ProtobufCMessage **ret_answer)
+static enum status_code ask_one(struct session *s, unsigned role, const char *address,
+				const struct session_request *request, unsigned timeout_ms, struct status *st,
+				ProtobufCMessage **ret_answer)
 {
-	const struct rpc_call_options options = { .timeout_ms = timeout_ms, .no_retry = true, .secret = request->secret };
+	const struct rpc_call_options options = { .timeout_ms = timeout_ms,
+						  .no_retry = true,
+						  .secret = request->secret };
 	struct rpc_channel *channel = NULL;
 	enum status_code rc = open_channel(s, role, &address, 1, st, &channel);
 	if (rc == STATUS_OK)
-		rc = rpc_channel_wait(channel, request->service, request->method, request->input, &options, st, ret_answer);
+		rc = rpc_channel_wait(channel, request->service, request->method, request->input, &options, st,
+				      ret_answer);
 	rpc_channel_free(channel);
 	return rc;
 }
 
-/* The channel tells of the process that it tried last; whether a quorum is lost or one host is down, only all of them tell. */
+/* The channel tells of the process that it tried last; whether a quorum is lost or one host is down, only all of them
+ * tell. */
 static enum status_code point_to_health(struct status *st)
 {
 	char message[STATUS_MESSAGE_MAX];
@@ -266,7 +274,8 @@ enum status_code session_call(struct cli *cli, const struct session_request *req
 		char *address = config_file_address(request->address, default_ports[role_index(request->role)]);
 		if (!address)
 			return status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
-		enum status_code rc = ask_one(cli->session, request->role, address, request, request->timeout_ms, st, ret_answer);
+		enum status_code rc =
+		    ask_one(cli->session, request->role, address, request, request->timeout_ms, st, ret_answer);
 		free(address);
 		return rc;
 	}
@@ -298,8 +307,8 @@ static void *ask_in_thread(void *arg)
 }
 
 /* A reply for each address, not yet asked. */
-static enum status_code make_replies(struct session *s, unsigned roles, struct status *st, struct session_reply **ret_replies,
-				     size_t *ret_n)
+static enum status_code make_replies(struct session *s, unsigned roles, struct status *st,
+				     struct session_reply **ret_replies, size_t *ret_n)
 {
 	size_t total = 0;
 	for (size_t i = 0; i < N_ROLES; i++)
@@ -312,15 +321,16 @@ static enum status_code make_replies(struct session *s, unsigned roles, struct s
 	size_t n = 0;
 	for (size_t i = 0; i < N_ROLES; i++) {
 		for (size_t j = 0; roles & role_bits[i] && j < s->addresses[i].n; j++)
-			replies[n++] = (struct session_reply){ .role = role_bits[i], .address = s->addresses[i].list[j] };
+			replies[n++] =
+			    (struct session_reply){ .role = role_bits[i], .address = s->addresses[i].list[j] };
 	}
 	*ret_replies = replies;
 	*ret_n = n;
 	return STATUS_OK;
 }
 
-enum status_code session_ask_all(struct cli *cli, unsigned roles, const struct session_request *request, struct status *st,
-				 struct session_reply **ret_replies, size_t *ret_n)
+enum status_code session_ask_all(struct cli *cli, unsigned roles, const struct session_request *request,
+				 struct status *st, struct session_reply **ret_replies, size_t *ret_n)
 {
 	struct session_reply *replies = NULL;
 	struct asker *askers = NULL;

@@ -1,6 +1,6 @@
 /*
- * The cluster as the command sees it: cli.conf, the identity it acts with, channels to the daemons. Everything is made when
- * first used, so that commands without a server need none of it.
+ * The cluster as the command sees it: cli.conf, the identity it acts with, channels to the daemons. Everything is made
+ * when first used, so that commands without a server need none of it.
  */
 #ifndef CLI_SESSION_H
 #define CLI_SESSION_H
@@ -27,7 +27,7 @@ struct session_request {
 	unsigned role;       /* which daemons serve it */
 	const char *address; /* ask this process alone, once; NULL: the configured ones, until one answers */
 	const ProtobufCServiceDescriptor *service;
-	const char *method;  /* "Show" */
+	const char *method; /* "Show" */
 	const ProtobufCMessage *input;
 	unsigned timeout_ms; /* 0: as configured or given */
 	bool secret;         /* request or answer holds a secret */
@@ -45,11 +45,11 @@ struct session_reply {
 	ProtobufCMessage *answer; /* NULL on failure */
 };
 /*
- * Asks every configured process of `roles` the same thing at once (request->role, address and timeout do not count), each
- * at most three seconds long unless --timeout was given. The caller frees with session_replies_free().
+ * Asks every configured process of `roles` the same thing at once (request->role, address and timeout do not count),
+ * each at most three seconds long unless --timeout was given. The caller frees with session_replies_free().
  */
-enum status_code session_ask_all(struct cli *cli, unsigned roles, const struct session_request *request, struct status *st,
-				 struct session_reply **ret_replies, size_t *ret_n) MUST_CHECK;
+enum status_code session_ask_all(struct cli *cli, unsigned roles, const struct session_request *request,
+				 struct status *st, struct session_reply **ret_replies, size_t *ret_n) MUST_CHECK;
 void session_replies_free(struct session_reply *replies, size_t n);
 
 #endif

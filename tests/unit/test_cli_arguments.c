@@ -24,8 +24,9 @@ static void test_cli_arguments_options_anywhere(void **state)
 	struct cli cli;
 	struct status st;
 	(void)state;
-	assert_int_equal(PARSE(&cli, &st, "--profile", "kds-client", "-q", "cert", "--json", "sign", "a.csr", "--node=n", "-v"),
-			 STATUS_OK);
+	assert_int_equal(
+	    PARSE(&cli, &st, "--profile", "kds-client", "-q", "cert", "--json", "sign", "a.csr", "--node=n", "-v"),
+	    STATUS_OK);
 	assert_string_equal(cli.noun->name, "cert");
 	assert_string_equal(cli.command->verb, "sign");
 	assert_int_equal(cli.n_args, 1);
@@ -41,7 +42,8 @@ static void test_cli_arguments_values(void **state)
 	struct status st;
 	char *values[CLI_OPTIONS_MAX];
 	(void)state;
-	assert_int_equal(PARSE(&cli, &st, "node", "add", "n", "--group", "urn:a", "--group=urn:b=c", "--address", "-"), STATUS_OK);
+	assert_int_equal(PARSE(&cli, &st, "node", "add", "n", "--group", "urn:a", "--group=urn:b=c", "--address", "-"),
+			 STATUS_OK);
 	assert_int_equal(cli_values(&cli, OPT_GROUP, values), 2);
 	assert_string_equal(values[0], "urn:a");
 	assert_string_equal(values[1], "urn:b=c");
@@ -111,7 +113,8 @@ static void test_cli_options_agree(void **state)
 		for (size_t j = 0; j < cli_nouns[i]->n_commands; j++) {
 			for (size_t k = 0; k < cli_n_nouns; k++) {
 				for (size_t l = 0; l < cli_nouns[k]->n_commands; l++)
-					check_same(cli_nouns[i]->commands[j].options, cli_nouns[k]->commands[l].options);
+					check_same(cli_nouns[i]->commands[j].options,
+						   cli_nouns[k]->commands[l].options);
 			}
 		}
 	}
@@ -130,10 +133,11 @@ static void test_cli_commands_have_help(void **state)
 			assert_true(c->max_args >= c->min_args && c->max_args <= CLI_ARGS_MAX);
 			if (strncmp(c->examples, "  kds-cli ", 10) != 0)
 				fail_msg("%s %s has no example", noun, c->verb ? c->verb : "");
-			for (const char *line = c->examples; *line; line += strcspn(line, "\n") + (strchr(line, '\n') != NULL)) {
+			for (const char *line = c->examples; *line;
+			     line += strcspn(line, "\n") + (strchr(line, '\n') != NULL)) {
 				if (strcspn(line, "\n") > HELP_COLUMNS)
-					fail_msg("%s %s: line too long: %.*s", noun, c->verb ? c->verb : "", (int)strcspn(line, "\n"),
-						 line);
+					fail_msg("%s %s: line too long: %.*s", noun, c->verb ? c->verb : "",
+						 (int)strcspn(line, "\n"), line);
 			}
 		}
 	}

@@ -41,9 +41,9 @@ static void test_host_parse_accepts(void **state)
 static void test_host_parse_refuses(void **state)
 {
 	static const char *const cases[] = {
-		"",          ":7400",       "a:",        "a:0",         "a:65535",       "a:70000",  "a:999999999999",
-		"a:7x",      "a:-1",        "a: 1",      "[::1",        "[::1]x",        "[::1]:",   "[a.example.com]",
-		"1:2:3",     "a b",         "a\"b",      "${HOME}",     "*.example.com", "-a.example", "a..example",
+		"",          ":7400",         "a:",   "a:0",     "a:65535",       "a:70000",    "a:999999999999",
+		"a:7x",      "a:-1",          "a: 1", "[::1",    "[::1]x",        "[::1]:",     "[a.example.com]",
+		"1:2:3",     "a b",           "a\"b", "${HOME}", "*.example.com", "-a.example", "a..example",
 		"[127.0.1]", "127.0.0.1:1:1",
 	};
 	(void)state;

@@ -109,7 +109,7 @@ static void publish_status(struct engine *e, bool changed, uint64_t now)
 	uint64_t term = e->status.term, leader = e->status.leader_id;
 	replica_status(e->replica, &e->status);
 	e->status.time_ms = clock_unix_ms();
-	if (changed) {
+	if (changed || e->status.revision == 0) { /* 0: just started */
 		Kds__V1__SerialStatus serials;
 		state_serial_status(e->state, &serials);
 		e->status.last_serial = serials.last_serial;

@@ -1,0 +1,562 @@
+// links: service_serial common_daemon common_rpc common_net common_base kds_proto
+/*
+ * What kds-serial answers: three replicas in one process, engines, servers and forwarding, called over loopback TLS by an
+ * administrator, a CA, a distributor and a node. Each test asks leader and followers alike.
+ */
+#include "tests/support/support.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "services/serial/api.h"
+#include "tests/support/pki.h"
+
+#define N 3
+#define PATIENCE_MS 30000
+
+enum caller { ADMIN, CA, KEYDIST, SERIAL, CALLERS };
+
+struct replica {
+	char dir[512], name[32], peer[64], rpc[64];
+	struct tls_credentials *credentials;
+	struct engine *engine;
+	struct watch *watch;
+	struct forward *forward;
+	struct rpc_server *server;
+	struct api *api;
+	struct listener *listener;
+};
+
+static struct cluster {
+	struct pki *pki;
+	struct trust *trust;
+	char *dir;
+	struct engine_member members[N];
+	struct replica replicas[N];
+	struct tls_credentials *callers[CALLERS];
+	struct rpc_channel *channels[CALLERS][N]; /* to one replica alone */
+	int leader, follower;
+} cluster;
+
+static void pause_ms(long ms)
+{
+	struct timespec t = { ms / 1000, ms % 1000 * 1000000 };
+	nanosleep(&t, NULL);
+}
+
+static void ok(enum status_code code, const struct status *st)
+{
+	if (code != STATUS_OK)
+		fail_msg("%s", st->message);
+}
+
+static void changed(void *arg, struct state *state, uint64_t revision)
+{
+	(void)state;
+	watch_changed(((struct replica *)arg)->watch, revision);
+}
+
+static struct tls_credentials *load(const struct pki_leaf *leaf)
+{
+	struct status st;
+	struct tls_credentials *credentials = NULL;
+	ok(tls_credentials_load(leaf->certificate, leaf->key, TLS_MINIMUM_1_3, &st, &credentials), &st);
+	return credentials;
+}
+
+static void prepare_replica(int i)
+{
+	struct replica *r = &cluster.replicas[i];
+	int port = 20000 + getpid() % 20000;
+	snprintf(r->dir, sizeof r->dir, "%s/serial%d", cluster.dir, i + 1);
+	snprintf(r->name, sizeof r->name, "serial%d", i + 1);
+	snprintf(r->peer, sizeof r->peer, "127.24.1.%d:%d", i + 1, port);
+	snprintf(r->rpc, sizeof r->rpc, "127.24.1.%d:%d", i + 1, port + 1);
+	r->credentials = load(pki_service(cluster.pki, "serial", r->name));
+	cluster.members[i] = (struct engine_member){ (uint64_t)i + 1, r->name, r->peer };
+}
+
+static void start_replica(int i)
+{
+	struct replica *r = &cluster.replicas[i];
+	struct status st;
+	ok(watch_new(&st, &r->watch), &st);
+	const struct engine_options engine = {
+		.id = (uint64_t)i + 1, .data_dir = r->dir, .peer_listen = r->peer, .rpc_address = r->rpc,
+		.cluster = PKI_CLUSTER, .kds_name = PKI_KDS_NAME, .cluster_id = "api-test",
+		.members = cluster.members, .n_members = N, .election_ms = 600, .heartbeat_ms = 60,
+		.credentials = r->credentials, .trust = cluster.trust, .changed = changed, .arg = r,
+	};
+	ok(engine_start(&engine, &st, &r->engine), &st);
+	ok(watch_start(r->watch, r->engine, &st), &st);
+	ok(forward_new(r->engine, r->credentials, cluster.trust, &st, &r->forward), &st);
+	ok(rpc_server_new(NULL, &st, &r->server), &st);
+	ok(api_new(r->server, r->engine, r->forward, r->watch, &st, &r->api), &st);
+	const struct listener_options listener = {
+		.address = r->rpc, .self = SP_REP, .credentials = r->credentials, .trust = cluster.trust,
+		.max_connections = 100, .max_per_address = 100, .limits = CONN_LIMITS_DEFAULT,
+		.handlers = rpc_server_handlers(r->server),
+	};
+	ok(listener_start(&listener, &st, &r->listener), &st);
+}
+
+static void stop_replica(int i)
+{
+	struct replica *r = &cluster.replicas[i];
+	if (!r->engine)
+		return;
+	listener_stop(r->listener);
+	watch_stop(r->watch);
+	forward_free(r->forward);
+	engine_stop(r->engine);
+	rpc_server_free(r->server);
+	api_free(r->api);
+	watch_free(r->watch);
+	r->engine = NULL;
+}
+
+/* Waits until every replica knows the leader and where it serves. */
+static void find_leader(void)
+{
+	for (uint64_t end = clock_monotonic_ms() + PATIENCE_MS; clock_monotonic_ms() < end; pause_ms(20)) {
+		uint64_t id = 0, first = 0;
+		char address[64];
+		int know = 0, running = 0;
+		for (int i = 0; i < N; i++) {
+			if (!cluster.replicas[i].engine)
+				continue;
+			running++;
+			if (!engine_leader(cluster.replicas[i].engine, &id, address, sizeof address) || !address[0])
+				continue;
+			first = first ? first : id;
+			know += id == first;
+		}
+		if (know < running || !engine_is_leader(cluster.replicas[first - 1].engine))
+			continue;
+		cluster.leader = (int)first - 1;
+		do
+			cluster.follower = cluster.follower ? cluster.follower - 1 : N - 1;
+		while (cluster.follower == cluster.leader || !cluster.replicas[cluster.follower].engine);
+		return;
+	}
+	fail_msg("no leader");
+}
+
+static void make_channels(void)
+{
+	struct status st;
+	cluster.callers[ADMIN] = load(pki_admin(cluster.pki));
+	cluster.callers[CA] = load(pki_service(cluster.pki, "ca", "ca1"));
+	cluster.callers[KEYDIST] = load(pki_service(cluster.pki, "keydist", "keydist1"));
+	cluster.callers[SERIAL] = load(pki_service(cluster.pki, "serial", "serial9"));
+	for (int c = 0; c < CALLERS; c++)
+		for (int i = 0; i < N; i++) {
+			const char *address = cluster.replicas[i].rpc;
+			const struct rpc_channel_options o = {
+				.addresses = &address, .n_addresses = 1, .credentials = cluster.callers[c],
+				.trust = cluster.trust, .expect_roles = PEER_SERIAL, .default_timeout_ms = PATIENCE_MS,
+				.limits = CONN_LIMITS_DEFAULT,
+			};
+			ok(rpc_channel_new(&o, &st, &cluster.channels[c][i]), &st);
+		}
+}
+
+static int setup(void **arg)
+{
+	(void)arg;
+	struct status st;
+	cluster.pki = pki_new();
+	cluster.dir = support_make_directory();
+	const struct slice anchors = pki_ca_pem(cluster.pki, PKI_INFRASTRUCTURE);
+	ok(trust_new(PKI_CLUSTER, PKI_KDS_NAME, &anchors, &st, &cluster.trust), &st);
+	for (int i = 0; i < N; i++)
+		prepare_replica(i);
+	for (int i = 0; i < N; i++)
+		start_replica(i);
+	make_channels();
+	find_leader();
+	return 0;
+}
+
+static int teardown(void **arg)
+{
+	(void)arg;
+	for (int c = 0; c < CALLERS; c++) {
+		for (int i = 0; i < N; i++)
+			rpc_channel_free(cluster.channels[c][i]);
+		tls_credentials_unref(cluster.callers[c]);
+	}
+	for (int i = 0; i < N; i++)
+		stop_replica(i);
+	for (int i = 0; i < N; i++)
+		tls_credentials_unref(cluster.replicas[i].credentials);
+	trust_free(cluster.trust);
+	pki_free(cluster.pki);
+	support_remove_directory(cluster.dir);
+	return 0;
+}
+
+/* One call; the answer, or NULL with the failure in st. */
+static struct status st;
+
+static void *call_with(enum caller caller, int replica, const ProtobufCServiceDescriptor *service, const char *method,
+		       const ProtobufCMessage *in, const struct rpc_call_options *options)
+{
+	ProtobufCMessage *answer = NULL;
+	st.code = STATUS_OK;
+	if (rpc_channel_wait(cluster.channels[caller][replica], service, method, in, options, &st, &answer) != STATUS_OK)
+		return NULL;
+	return answer;
+}
+
+static void *call(enum caller caller, int replica, const ProtobufCServiceDescriptor *service, const char *method,
+		  const ProtobufCMessage *in)
+{
+	return call_with(caller, replica, service, method, in, NULL);
+}
+
+static void drop(void *answer)
+{
+	if (!answer)
+		fail_msg("%s", st.message);
+	protobuf_c_message_free_unpacked(answer, NULL);
+}
+
+static void refused(void *answer, enum status_code code, const char *words)
+{
+	assert_null(answer);
+	assert_string_equal(status_name(st.code), status_name(code));
+	if (!strstr(st.message, words))
+		fail_msg("'%s' does not say '%s'", st.message, words);
+}
+
+#define SERIAL_SERVICE &kds__v1__serial__descriptor
+#define CONFIG_SERVICE &kds__v1__config__descriptor
+
+static Kds__V1__SerialStatus *show(enum caller caller, int replica, bool local)
+{
+	Kds__V1__ShowRequest in = KDS__V1__SHOW_REQUEST__INIT;
+	in.local = local;
+	return call(caller, replica, SERIAL_SERVICE, "Show", &in.base);
+}
+
+static Kds__V1__AllocateResponse *allocate(enum caller caller, int replica, uint32_t count,
+					   const struct rpc_call_options *options)
+{
+	Kds__V1__AllocateRequest in = KDS__V1__ALLOCATE_REQUEST__INIT;
+	in.count = count;
+	return call_with(caller, replica, SERIAL_SERVICE, "Allocate", &in.base, options);
+}
+
+static Kds__V1__Object *put(enum caller caller, int replica, Kds__V1__Object *o)
+{
+	Kds__V1__PutRequest in = KDS__V1__PUT_REQUEST__INIT;
+	in.object = o;
+	return call(caller, replica, CONFIG_SERVICE, "Put", &in.base);
+}
+
+static Kds__V1__Object *put_setting(enum caller caller, int replica, const char *name, const char *value)
+{
+	Kds__V1__Setting setting = KDS__V1__SETTING__INIT;
+	setting.name = (char *)name;
+	setting.value = (char *)value;
+	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
+	o.value_case = KDS__V1__OBJECT__VALUE_SETTING;
+	o.setting = &setting;
+	return put(caller, replica, &o);
+}
+
+static Kds__V1__Object *get(enum caller caller, int replica, const char *key)
+{
+	Kds__V1__GetRequest in = KDS__V1__GET_REQUEST__INIT;
+	in.key = (char *)key;
+	return call(caller, replica, CONFIG_SERVICE, "Get", &in.base);
+}
+
+static Kds__V1__WatchResponse *watch(enum caller caller, int replica, uint64_t since, const char *prefix,
+				     unsigned timeout_ms)
+{
+	char *prefixes[] = { (char *)prefix };
+	Kds__V1__WatchRequest in = KDS__V1__WATCH_REQUEST__INIT;
+	in.since_revision = since;
+	in.n_prefixes = prefix ? 1 : 0;
+	in.prefixes = prefixes;
+	const struct rpc_call_options options = { .timeout_ms = timeout_ms };
+	return call_with(caller, replica, CONFIG_SERVICE, "Watch", &in.base, &options);
+}
+
+static void test_serial_api_every_replica_takes_writes_and_reads(void **arg)
+{
+	(void)arg;
+	for (int i = 0; i < N; i++) {
+		Kds__V1__SerialStatus *before = show(ADMIN, i, false);
+		assert_non_null(before);
+		Kds__V1__AllocateResponse *a = allocate(CA, i, 7, NULL);
+		if (!a)
+			fail_msg("replica %d: %s", i + 1, st.message);
+		assert_int_equal(a->first, before->last_serial + 1);
+		assert_int_equal(a->last, before->last_serial + 7);
+		/* Another replica, at once: what was answered is seen. */
+		Kds__V1__SerialStatus *after = show(KEYDIST, (i + 1) % N, false);
+		assert_non_null(after);
+		assert_int_equal(after->last_serial, a->last);
+		drop(before);
+		drop(after);
+		drop(a);
+		drop(show(SERIAL, i, true));
+	}
+}
+
+static void test_serial_api_a_request_id_counts_once_through_any_replica(void **arg)
+{
+	(void)arg;
+	const struct rpc_call_options options = { .request_id = { "one and the same", 16 } };
+	Kds__V1__AllocateResponse *first = allocate(CA, cluster.follower, 5, &options);
+	assert_non_null(first);
+	for (int i = 0; i < N; i++) {
+		Kds__V1__AllocateResponse *again = allocate(CA, i, 5, &options);
+		assert_non_null(again);
+		assert_int_equal(again->first, first->first);
+		drop(again);
+	}
+	drop(first);
+}
+
+static void test_serial_api_roles_are_asked_for_on_every_replica(void **arg)
+{
+	(void)arg;
+	for (int i = 0; i < N; i++) {
+		refused(allocate(ADMIN, i, 1, NULL), STATUS_PERMISSION_DENIED, "ca");
+		Kds__V1__SetMinRequest min = KDS__V1__SET_MIN_REQUEST__INIT;
+		min.value_case = KDS__V1__SET_MIN_REQUEST__VALUE_ALL;
+		min.all = true;
+		refused(call(CA, i, SERIAL_SERVICE, "SetMin", &min.base), STATUS_PERMISSION_DENIED, "admin");
+		refused(put_setting(CA, i, "x", "y"), STATUS_PERMISSION_DENIED, "admin");
+		refused(put_setting(SERIAL, i, "x", "y"), STATUS_PERMISSION_DENIED, "admin");
+
+		Kds__V1__MasterKey key = KDS__V1__MASTER_KEY__INIT;
+		key.published_ms = key.use_from_ms = 1;
+		key.sealed_key = (ProtobufCBinaryData){ 4, (uint8_t *)"seal" };
+		Kds__V1__Object o = KDS__V1__OBJECT__INIT;
+		o.value_case = KDS__V1__OBJECT__VALUE_MASTER_KEY;
+		o.master_key = &key;
+		refused(put(ADMIN, i, &o), STATUS_PERMISSION_DENIED, "keydist");
+		refused(put(CA, i, &o), STATUS_PERMISSION_DENIED, "keydist");
+
+		Kds__V1__DeleteRequest deletion = KDS__V1__DELETE_REQUEST__INIT;
+		deletion.key = "ca/default";
+		refused(call(ADMIN, i, CONFIG_SERVICE, "Delete", &deletion.base), STATUS_PERMISSION_DENIED, "ca");
+	}
+}
+
+static void test_serial_api_names_the_field(void **arg)
+{
+	(void)arg;
+	for (int i = 0; i < N; i++) {
+		refused(allocate(CA, i, 0, NULL), STATUS_INVALID_ARGUMENT, "count");
+		refused(put_setting(ADMIN, i, "../x", "y"), STATUS_INVALID_ARGUMENT, "object.setting.name");
+		Kds__V1__Node node = KDS__V1__NODE__INIT;
+		node.name = PKI_KDS_NAME;
+		Kds__V1__Object o = KDS__V1__OBJECT__INIT;
+		o.value_case = KDS__V1__OBJECT__VALUE_NODE;
+		o.node = &node;
+		refused(put(ADMIN, i, &o), STATUS_INVALID_ARGUMENT, "key distribution service");
+		refused(get(ADMIN, i, "node/nobody"), STATUS_NOT_FOUND, "node/nobody");
+	}
+}
+
+static void test_serial_api_a_ca_certificate_must_be_one(void **arg)
+{
+	(void)arg;
+	Kds__V1__CertificateAuthority a = KDS__V1__CERTIFICATE_AUTHORITY__INIT;
+	a.name = "default";
+	a.certificate = (ProtobufCBinaryData){ 4, (uint8_t *)"junk" };
+	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
+	o.value_case = KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY;
+	o.certificate_authority = &a;
+	refused(put(CA, cluster.follower, &o), STATUS_INVALID_ARGUMENT, "object.certificate_authority.certificate");
+	const struct pki_leaf *node = pki_node(cluster.pki, "node1.example.com", 0);
+	a.certificate = (ProtobufCBinaryData){ node->der.size, node->der.data };
+	refused(put(CA, cluster.follower, &o), STATUS_INVALID_ARGUMENT, "not a CA");
+	struct slice ca = pki_ca_der(cluster.pki, PKI_CLUSTER_CA);
+	a.certificate = (ProtobufCBinaryData){ ca.len, (uint8_t *)ca.data };
+	drop(put(CA, cluster.follower, &o));
+}
+
+/* What is sealed is seen by the kind of daemon that can open it. */
+static void test_serial_api_sealed_keys_go_to_their_daemons_alone(void **arg)
+{
+	(void)arg;
+	struct slice der = pki_ca_der(cluster.pki, PKI_CLUSTER_CA);
+	Kds__V1__CertificateAuthority a = KDS__V1__CERTIFICATE_AUTHORITY__INIT;
+	a.name = "sealed";
+	a.certificate = (ProtobufCBinaryData){ der.len, (uint8_t *)der.data };
+	a.sealed_key = (ProtobufCBinaryData){ 6, (uint8_t *)"sealed" };
+	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
+	o.value_case = KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY;
+	o.certificate_authority = &a;
+	drop(put(CA, cluster.leader, &o));
+	Kds__V1__MasterKey key = KDS__V1__MASTER_KEY__INIT;
+	key.published_ms = key.use_from_ms = 77;
+	key.sealed_key = (ProtobufCBinaryData){ 6, (uint8_t *)"sealed" };
+	o.value_case = KDS__V1__OBJECT__VALUE_MASTER_KEY;
+	o.master_key = &key;
+	drop(put(KEYDIST, cluster.leader, &o));
+	for (int i = 0; i < N; i++)
+		for (enum caller c = ADMIN; c < CALLERS; c++) {
+			Kds__V1__Object *ca = get(c, i, "ca/sealed"), *master = get(c, i, "masterkey/00000000000000000077");
+			assert_non_null(ca);
+			assert_non_null(master);
+			assert_int_equal(ca->certificate_authority->sealed_key.len, c == CA ? 6 : 0);
+			assert_int_equal(master->master_key->sealed_key.len, c == KEYDIST ? 6 : 0);
+			drop(ca);
+			drop(master);
+			Kds__V1__WatchResponse *w = watch(c, i, 0, "masterkey/", PATIENCE_MS);
+			assert_non_null(w);
+			assert_int_equal(w->n_objects, 1);
+			assert_int_equal(w->objects[0]->master_key->sealed_key.len, c == KEYDIST ? 6 : 0);
+			drop(w);
+		}
+}
+
+/* A watch that waits on another thread. */
+struct watching {
+	pthread_t thread;
+	int replica;
+	uint64_t since;
+	Kds__V1__WatchResponse *answer;
+	struct status status;
+};
+
+static void *watch_thread(void *arg)
+{
+	struct watching *w = arg;
+	char *prefix = "setting/watched";
+	Kds__V1__WatchRequest in = KDS__V1__WATCH_REQUEST__INIT;
+	in.since_revision = w->since;
+	in.n_prefixes = 1;
+	in.prefixes = &prefix;
+	ProtobufCMessage *answer = NULL;
+	if (rpc_channel_wait(cluster.channels[KEYDIST][w->replica], CONFIG_SERVICE, "Watch", &in.base, NULL, &w->status,
+			     &answer) == STATUS_OK)
+		w->answer = (Kds__V1__WatchResponse *)answer;
+	return NULL;
+}
+
+static void test_serial_api_watches_hear_on_every_replica(void **arg)
+{
+	(void)arg;
+	Kds__V1__SerialStatus *now = show(ADMIN, cluster.leader, false);
+	assert_non_null(now);
+	struct watching w[N];
+	for (int i = 0; i < N; i++) {
+		w[i] = (struct watching){ .replica = i, .since = now->revision };
+		assert_int_equal(pthread_create(&w[i].thread, NULL, watch_thread, &w[i]), 0);
+	}
+	drop(now);
+	drop(put_setting(ADMIN, cluster.follower, "other", "1"));
+	drop(put_setting(ADMIN, cluster.follower, "watched", "1"));
+	for (int i = 0; i < N; i++) {
+		pthread_join(w[i].thread, NULL);
+		if (!w[i].answer)
+			fail_msg("replica %d: %s", i + 1, w[i].status.message);
+		assert_int_equal(w[i].answer->n_objects, 1);
+		assert_string_equal(w[i].answer->objects[0]->key, "setting/watched");
+		drop(w[i].answer);
+	}
+}
+
+static void test_serial_api_watch_ends_before_its_deadline(void **arg)
+{
+	(void)arg;
+	Kds__V1__SerialStatus *now = show(ADMIN, cluster.leader, false);
+	assert_non_null(now);
+	for (int i = 0; i < N; i++) {
+		Kds__V1__WatchResponse *w = watch(ADMIN, i, now->revision, "node/", 2000);
+		if (!w)
+			fail_msg("%s", st.message);
+		assert_int_equal(w->n_objects, 0);
+		assert_false(w->restart);
+		assert_int_equal(w->revision, now->revision);
+		drop(w);
+	}
+	drop(now);
+}
+
+static void test_serial_api_watch_from_a_future_revision_starts_again(void **arg)
+{
+	(void)arg;
+	for (int i = 0; i < N; i++) {
+		Kds__V1__WatchResponse *w = watch(ADMIN, i, 1000000, NULL, PATIENCE_MS);
+		if (!w)
+			fail_msg("%s", st.message);
+		assert_true(w->restart);
+		drop(w);
+	}
+}
+
+static void test_serial_api_view_tells_of_all(void **arg)
+{
+	(void)arg;
+	Kds__V1__ViewRequest in = KDS__V1__VIEW_REQUEST__INIT;
+	for (int i = 0; i < N; i++) {
+		Kds__V1__ViewResponse *v = call(ADMIN, i, &kds__v1__replicas__descriptor, "View", &in.base);
+		assert_non_null(v);
+		assert_int_equal(v->asked_id, i + 1);
+		assert_int_equal(v->leader_id, cluster.leader + 1);
+		assert_int_equal(v->n_members, N);
+		drop(v);
+	}
+}
+
+/* Last: one replica is gone afterwards. */
+static void test_serial_api_calls_survive_a_leader_that_goes(void **arg)
+{
+	(void)arg;
+	Kds__V1__AllocateResponse *before = allocate(CA, cluster.follower, 1, NULL);
+	assert_non_null(before);
+	stop_replica(cluster.leader);
+	/* The channel tries again with the same request id until somebody leads. */
+	Kds__V1__AllocateResponse *after = allocate(CA, cluster.follower, 1, NULL);
+	if (!after)
+		fail_msg("%s", st.message);
+	assert_true(after->first > before->last);
+	drop(before);
+	drop(after);
+	find_leader();
+
+	/* Without a majority: local reads alone. */
+	int last = cluster.follower;
+	stop_replica(cluster.leader);
+	drop(show(ADMIN, last, true));
+	const struct rpc_call_options brief = { .timeout_ms = 1500 };
+	Kds__V1__ShowRequest in = KDS__V1__SHOW_REQUEST__INIT;
+	assert_null(call_with(ADMIN, last, SERIAL_SERVICE, "Show", &in.base, &brief));
+	assert_true(st.code == STATUS_UNAVAILABLE || st.code == STATUS_DEADLINE_EXCEEDED);
+	assert_null(allocate(CA, last, 1, &brief));
+	assert_true(st.code == STATUS_UNAVAILABLE || st.code == STATUS_DEADLINE_EXCEEDED);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_serial_api_every_replica_takes_writes_and_reads),
+		cmocka_unit_test(test_serial_api_a_request_id_counts_once_through_any_replica),
+		cmocka_unit_test(test_serial_api_roles_are_asked_for_on_every_replica),
+		cmocka_unit_test(test_serial_api_names_the_field),
+		cmocka_unit_test(test_serial_api_a_ca_certificate_must_be_one),
+		cmocka_unit_test(test_serial_api_sealed_keys_go_to_their_daemons_alone),
+		cmocka_unit_test(test_serial_api_watches_hear_on_every_replica),
+		cmocka_unit_test(test_serial_api_watch_ends_before_its_deadline),
+		cmocka_unit_test(test_serial_api_watch_from_a_future_revision_starts_again),
+		cmocka_unit_test(test_serial_api_view_tells_of_all),
+		cmocka_unit_test(test_serial_api_calls_survive_a_leader_that_goes),
+	};
+	return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -214,6 +214,14 @@ enum status_code daemon_listen(struct daemon *d, struct status *st)
 	return STATUS_OK;
 }
 
+const char *daemon_address(struct daemon *d)
+{
+	pthread_mutex_lock(&d->lock);
+	const char *address = d->listener ? listener_address(d->listener) : NULL;
+	pthread_mutex_unlock(&d->lock);
+	return address;
+}
+
 static void reload(struct daemon *d)
 {
 	struct status st;

@@ -42,6 +42,9 @@ void daemon_set_allow(struct daemon *d, unsigned roles);
 
 /* Registers Health, opens the RPC port. After the daemon's own services were added to daemon_server(). */
 enum status_code daemon_listen(struct daemon *d, struct status *st) MUST_CHECK;
+/* The bound address ("127.0.0.1:7400"), which tells the port when `listen` leaves it to the system. Lives until daemon_run()
+ * closes the port; NULL before and after. */
+const char *daemon_address(struct daemon *d);
 
 /* Waits for SIGTERM or SIGINT (SIGHUP reloads meanwhile), or daemon_stop(); then closes the RPC port and returns. Blocks. */
 void daemon_run(struct daemon *d);

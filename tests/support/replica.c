@@ -1,6 +1,7 @@
 #include "tests/support/replica.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +20,7 @@ struct waiting {
 
 struct replica {
 	Kds__V1__Config_Service service; /* first: the handlers get a pointer to it */
-	const char *address;
+	char address[64];
 	struct rpc_server *server;
 	struct listener *listener;
 	struct trust *trust;
@@ -170,9 +171,15 @@ void replica_listen(struct replica *r)
 	};
 	if (listener_start(&options, &st, &r->listener) != STATUS_OK)
 		fail_msg("%s", st.message);
+	snprintf(r->address, sizeof r->address, "%s", listener_address(r->listener));
 }
 
-struct replica *replica_new(struct pki *pki, const char *address)
+const char *replica_address(const struct replica *r)
+{
+	return r->address;
+}
+
+struct replica *replica_new(struct pki *pki)
 {
 	static const struct rpc_access table[] = {
 		{ .method = "Get", .allow = PEER_SERVICES },
@@ -185,7 +192,7 @@ struct replica *replica_new(struct pki *pki, const char *address)
 	struct replica *r = calloc(1, sizeof *r);
 	assert_non_null(r);
 	r->service = (Kds__V1__Config_Service)KDS__V1__CONFIG__INIT(handle_);
-	r->address = address;
+	snprintf(r->address, sizeof r->address, "127.0.0.1:0");
 	pthread_mutex_init(&r->lock, NULL);
 	struct slice ca = pki_ca_pem(pki, PKI_INFRASTRUCTURE);
 	const struct pki_leaf *leaf = pki_service(pki, "serial", "serial1");

@@ -13,12 +13,16 @@
 
 struct replica;
 
-/* Listens at `address` ("127.0.0.1:7400"), which is borrowed, as kds://cluster.example.com/role/serial/serial1. */
-struct replica *replica_new(struct pki *pki, const char *address);
+/* Listens on loopback, as kds://cluster.example.com/role/serial/serial1. */
+struct replica *replica_new(struct pki *pki);
 void replica_free(struct replica *r);
+
+/* "127.0.0.1:4711". Borrowed. */
+const char *replica_address(const struct replica *r);
 
 /* Its clients lose it; its objects stay. */
 void replica_stop(struct replica *r);
+/* Again, at the same address. */
 void replica_listen(struct replica *r);
 
 /* Puts a copy at the next revision. `object->deleted`: a deletion. */

@@ -17,8 +17,6 @@
 #include "health.pb-c.h"
 #include "tests/support/pki.h"
 
-#define ADDRESS "127.26.4.1:17400"
-
 struct fixture {
 	struct pki *pki;
 	struct daemon_options options;
@@ -57,15 +55,15 @@ static void install(struct fixture *f, const struct pki_leaf *leaf)
 	copy_file(leaf->key, path);
 }
 
-static void parse(struct fixture *f, const char *extra)
+static void parse(struct fixture *f, const char *listen)
 {
 	static const struct daemon_program program = { .name = "kds-test", .purpose = "Tests.", .default_port = 1 };
 	char text[4096], path[4096];
 	int n = snprintf(text, sizeof text,
 			 "cluster = \"" PKI_CLUSTER "\"\nkds-name = \"" PKI_KDS_NAME "\"\ncluster-id = \"id\"\n"
-			 "name = \"keydist1\"\nlisten = \"" ADDRESS "\"\ncertificate = \"service.crt\"\n"
-			 "key = \"service.key\"\nca = \"infra-ca.crt\"\nlog-level = \"error\"\n%s",
-			 extra);
+			 "name = \"keydist1\"\nlisten = \"%s\"\ncertificate = \"service.crt\"\n"
+			 "key = \"service.key\"\nca = \"infra-ca.crt\"\nlog-level = \"error\"\n",
+			 listen);
 	snprintf(path, sizeof path, "%s/kds.conf", pki_directory(f->pki));
 	write_text(path, text, (size_t)n);
 	char *argv[] = { (char *)"kds-test", (char *)"--config", path, NULL };
@@ -103,7 +101,7 @@ static void *run(void *arg)
 
 static void serve(struct fixture *f)
 {
-	parse(f, "");
+	parse(f, "127.0.0.1:0");
 	assert_int_equal(daemon_new(&f->options, &f->st, &f->daemon), STATUS_OK);
 	if (daemon_listen(f->daemon, &f->st) != STATUS_OK)
 		fail_msg("%s", f->st.message);
@@ -118,7 +116,7 @@ static void stop(struct fixture *f)
 
 static void connect_as(struct fixture *f, const struct pki_leaf *leaf)
 {
-	static const char *const addresses[] = { ADDRESS };
+	const char *const addresses[] = { daemon_address(f->daemon) };
 	struct slice ca = pki_ca_pem(f->pki, PKI_INFRASTRUCTURE);
 	assert_int_equal(trust_new(PKI_CLUSTER, PKI_KDS_NAME, &ca, &f->st, &f->trust), STATUS_OK);
 	assert_int_equal(tls_credentials_load(leaf->certificate, leaf->key, TLS_MINIMUM_1_3, &f->st, &f->credentials),
@@ -252,22 +250,27 @@ static void test_daemon_stops_at_a_signal(void **state)
 	serve(f);
 	kill(getpid(), SIGTERM);
 	pthread_join(f->runner, NULL);
-	/* The port is free again. */
-	struct daemon *second;
+	assert_null(daemon_address(f->daemon)); /* the port is closed */
+	daemon_trust_changed(f->daemon);
+	struct daemon *second; /* one that is never run */
 	assert_int_equal(daemon_new(&f->options, &f->st, &second), STATUS_OK);
 	assert_int_equal(daemon_listen(second, &f->st), STATUS_OK);
 	daemon_trust_changed(second);
-	daemon_free(second); /* never run */
+	daemon_free(second);
 }
 
 static void test_daemon_refuses_a_taken_port(void **state)
 {
 	struct fixture *f = *state;
+	char taken[64];
 	serve(f);
+	snprintf(taken, sizeof taken, "%s", daemon_address(f->daemon));
+	free(f->options.listen);
+	f->options.listen = strdup(taken);
 	struct daemon *second;
 	assert_int_equal(daemon_new(&f->options, &f->st, &second), STATUS_OK);
 	assert_int_equal(daemon_listen(second, &f->st), STATUS_FAILED_PRECONDITION);
-	assert_non_null(strstr(f->st.message, ADDRESS));
+	assert_non_null(strstr(f->st.message, taken));
 	daemon_free(second);
 	stop(f);
 }
@@ -287,7 +290,7 @@ static void test_daemon_says_what_is_wrong_with_its_files(void **state)
 {
 	struct fixture *f = *state;
 	char path[4096];
-	parse(f, "");
+	parse(f, "127.0.0.1:0");
 	snprintf(path, sizeof path, "%s/service.key", pki_directory(f->pki));
 	assert_int_equal(chmod(path, 0644), 0);
 	expect_refusal(f, "service.key");
@@ -306,7 +309,7 @@ static void test_daemon_prepares_its_process(void **state)
 	struct rlimit limit;
 	sigset_t blocked;
 	struct sigaction pipe_action;
-	parse(f, "");
+	parse(f, "127.0.0.1:0");
 	assert_int_equal(daemon_new(&f->options, &f->st, &f->daemon), STATUS_OK);
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	assert_true(limit.rlim_cur == limit.rlim_max);

@@ -12,7 +12,6 @@
 #include "common/daemon/follower.h"
 #include "tests/support/replica.h"
 
-#define ADDRESS "127.26.3.1:17400"
 #define MAX_CHANGES 64
 
 /*
@@ -104,9 +103,9 @@ static void make_daemon(struct fixture *f)
 	char text[8192], path[4096];
 	int n = snprintf(text, sizeof text,
 			 "cluster = \"" PKI_CLUSTER "\"\nkds-name = \"" PKI_KDS_NAME "\"\ncluster-id = \"id\"\n"
-			 "name = \"keydist1\"\nlisten = \"127.26.3.2:17420\"\nserial-addresses = { \"" ADDRESS "\" }\n"
+			 "name = \"keydist1\"\nlisten = \"127.0.0.1:0\"\nserial-addresses = { \"%s\" }\n"
 			 "certificate = \"%s\"\nkey = \"%s\"\nca = \"%s\"\nlog-level = \"error\"\n",
-			 leaf->certificate, leaf->key, pki_ca_file(f->pki, PKI_INFRASTRUCTURE));
+			 replica_address(f->replica), leaf->certificate, leaf->key, pki_ca_file(f->pki, PKI_INFRASTRUCTURE));
 	snprintf(path, sizeof path, "%s/kds.conf", pki_directory(f->pki));
 	assert_int_equal(file_write(path, (struct slice){ text, (size_t)n }, 0600, true, &st), STATUS_OK);
 	char *argv[] = { (char *)"kds-test", (char *)"--config", path, NULL };
@@ -167,7 +166,7 @@ static int setup(void **state)
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->changed, NULL);
 	assert_true(asprintf(&f->cache_file, "%s/objects.cache", pki_directory(f->pki)) > 0);
-	f->replica = replica_new(f->pki, ADDRESS);
+	f->replica = replica_new(f->pki);
 	make_daemon(f);
 	*state = f;
 	return 0;

@@ -12,7 +12,6 @@
 #include "services/keydist/rotation.h"
 #include "tests/support/replica.h"
 
-#define ADDRESS "127.26.5.1:17400"
 #define N 2
 /* So long that it does not end during a test. */
 #define LONG_MS UINT64_C(86400000)
@@ -55,9 +54,9 @@ static void make_daemon(struct fixture *f, struct distributor *d)
 	char text[4096], path[4096];
 	int n = snprintf(text, sizeof text,
 			 "cluster = \"" PKI_CLUSTER "\"\nkds-name = \"" PKI_KDS_NAME "\"\ncluster-id = \"id\"\n"
-			 "name = \"keydist1\"\nlisten = \"127.26.5.2:17420\"\nserial-addresses = { \"" ADDRESS "\" }\n"
+			 "name = \"keydist1\"\nlisten = \"127.0.0.1:0\"\nserial-addresses = { \"%s\" }\n"
 			 "certificate = \"%s\"\nkey = \"%s\"\nca = \"infra-ca.crt\"\nlog-level = \"error\"\n",
-			 leaf->certificate, leaf->key);
+			 replica_address(f->replica), leaf->certificate, leaf->key);
 	snprintf(path, sizeof path, "%s/kds.conf", pki_directory(f->pki));
 	assert_int_equal(file_write(path, (struct slice){ text, (size_t)n }, 0600, true, &st), STATUS_OK);
 	char *argv[] = { (char *)"kds-test", (char *)"--config", path, NULL };
@@ -119,7 +118,7 @@ static int setup(void **state)
 	f->pki = pki_new();
 	f->seal = make_seal(f->pki, "a.seal");
 	f->other_seal = make_seal(f->pki, "b.seal");
-	f->replica = replica_new(f->pki, ADDRESS);
+	f->replica = replica_new(f->pki);
 	replica_put_setting(f->replica, "cluster", "any");
 	*state = f;
 	return 0;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/daemon/config_file.h"
+#include "common/net/address.h"
 
 #define SERIAL_PORT 7400
 
@@ -170,6 +171,16 @@ enum status_code daemon_options_number(const struct daemon_options *o, const cha
 	return STATUS_OK;
 }
 
+/* So that --check-config finds what the port or the channel would refuse later. */
+static enum status_code check_address(const struct daemon_options *o, const char *option, const char *address,
+				      bool listening, struct status *st)
+{
+	char url[ADDRESS_URL_MAX];
+	if (address_to_url(address, listening, st, url) == STATUS_OK)
+		return STATUS_OK;
+	return status_prefix(st, "%s: option '%s'", o->config_file, option);
+}
+
 static enum status_code read_strings(const struct daemon_program *program, struct daemon_options *o, struct status *st)
 {
 	const struct {
@@ -197,7 +208,7 @@ static enum status_code read_strings(const struct daemon_program *program, struc
 		return out_of_memory(o->config_file, st);
 	free(o->listen);
 	o->listen = address;
-	return STATUS_OK;
+	return check_address(o, "listen", address, true, st);
 }
 
 static enum status_code read_serial_addresses(bool needed, struct daemon_options *o, struct status *st)
@@ -208,7 +219,12 @@ static enum status_code read_serial_addresses(bool needed, struct daemon_options
 				  "{ \"127.0.1.1:7400\" }",
 				  o->config_file);
 	o->serial_addresses = config_file_addresses(o->cfg, "serial-addresses", SERIAL_PORT, &o->n_serial_addresses);
-	return o->serial_addresses ? STATUS_OK : out_of_memory(o->config_file, st);
+	if (!o->serial_addresses)
+		return out_of_memory(o->config_file, st);
+	enum status_code rc = STATUS_OK;
+	for (size_t i = 0; i < o->n_serial_addresses && rc == STATUS_OK; i++)
+		rc = check_address(o, "serial-addresses", o->serial_addresses[i], false, st);
+	return rc;
 }
 
 static enum status_code read_levels(const struct command_line *line, struct daemon_options *o, struct status *st)

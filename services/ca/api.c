@@ -3,13 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/base/clock.h"
-
 #define BUNDLE_MAX 256
 
 struct ca_api {
 	Kds__V1__Ca_Service service;
-	struct nodes *nodes;
 	struct keeper *keeper;
 	struct issuing *issuing;
 	char *kds_name;
@@ -22,13 +19,9 @@ static const struct rpc_access access_table[] = {
 
 /* One Sign under way. */
 struct signing {
-	struct nodes_query query;
-	struct ca_api *api;
 	struct rpc_call *call;
-	const Kds__V1__SignRequest *in;
 	Kds__V1__SignResponse_Closure closure;
 	void *closure_data;
-	Kds__V1__Object *object; /* the node's */
 };
 
 static struct ca_api *api_of(Kds__V1__Ca_Service *service)
@@ -57,7 +50,6 @@ static void sign_done(void *arg, const struct issue_result *result)
 	} else {
 		rpc_call_fail_status(s->call, &result->status);
 	}
-	kds__v1__object__free_unpacked(s->object, NULL);
 	free(s);
 }
 
@@ -80,36 +72,6 @@ static const char *subject_of(struct rpc_call *call, const Kds__V1__SignRequest 
 	return caller->common_name;
 }
 
-static void node_found(struct nodes_query *query, const struct status *st, Kds__V1__Object *object)
-{
-	struct signing *s = (struct signing *)(void *)query;
-	if (!object) {
-		rpc_call_fail_status(s->call, st);
-		free(s);
-		return;
-	}
-	const struct identity *caller = rpc_call_identity(s->call);
-	s->object = object;
-	issuing_submit(s->api->issuing, &(struct issue_request){
-		.csr = { s->in->csr.data, s->in->csr.len },
-		.node = object->node,
-		.profile = s->in->profile,
-		.lifetime_s = s->in->lifetime_s,
-		.requester = caller->role_name[0] ? caller->role_name : caller->common_name,
-		.deadline_ms = rpc_call_deadline(s->call),
-		.expired = sign_expired,
-		.done = sign_done,
-		.arg = s,
-	});
-}
-
-/* Nine tenths of the time that is left: "unavailable" is to arrive before the deadline. */
-static unsigned patience(const struct rpc_call *call)
-{
-	uint64_t now = clock_monotonic_ms(), deadline = rpc_call_deadline(call);
-	return deadline > now + 1 ? (unsigned)((deadline - now) * 9 / 10) : 1;
-}
-
 static void handle_sign(Kds__V1__Ca_Service *service, const Kds__V1__SignRequest *in,
 			Kds__V1__SignResponse_Closure closure, void *closure_data)
 {
@@ -122,25 +84,24 @@ static void handle_sign(Kds__V1__Ca_Service *service, const Kds__V1__SignRequest
 		rpc_call_fail(call, STATUS_NOT_FOUND, "node %s: that is the key distribution service, not a node", name);
 		return;
 	}
-	struct signing *s = calloc(1, sizeof *s);
+	struct signing *s = malloc(sizeof *s);
 	if (!s) {
 		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "sign: out of memory; try again later");
 		return;
 	}
-	*s = (struct signing){
-		.query = {
-			.name = name,
-			.newest = rpc_call_identity(call)->roles & PEER_ADMIN,
-			.timeout_ms = patience(call),
-			.done = node_found,
-		},
-		.api = api,
-		.call = call,
-		.in = in,
-		.closure = closure,
-		.closure_data = closure_data,
-	};
-	nodes_find(api->nodes, &s->query);
+	*s = (struct signing){ .call = call, .closure = closure, .closure_data = closure_data };
+	const struct identity *caller = rpc_call_identity(call);
+	issuing_submit(api->issuing, &(struct issue_request){
+		.csr = { in->csr.data, in->csr.len },
+		.node = name,
+		.profile = in->profile,
+		.lifetime_s = in->lifetime_s,
+		.requester = caller->role_name[0] ? caller->role_name : caller->common_name,
+		.deadline_ms = rpc_call_deadline(call),
+		.expired = sign_expired,
+		.done = sign_done,
+		.arg = s,
+	});
 }
 
 struct bundling {
@@ -196,7 +157,6 @@ enum status_code ca_api_new(const struct ca_api_options *options, struct rpc_ser
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "Ca service: out of memory");
 	*api = (struct ca_api){
 		.service = KDS__V1__CA__INIT(handle_),
-		.nodes = options->nodes,
 		.keeper = options->keeper,
 		.issuing = options->issuing,
 		.kds_name = strdup(options->kds_name),

@@ -4,13 +4,11 @@
 
 #include "common/rpc/server.h"
 #include "services/ca/issue.h"
-#include "services/ca/nodes.h"
 
 struct ca_api;
 
 struct ca_api_options {
-	struct nodes *nodes;       /* all of these must outlive it */
-	struct keeper *keeper;
+	struct keeper *keeper;     /* both must outlive it */
 	struct issuing *issuing;
 	const char *kds_name;      /* copied */
 };

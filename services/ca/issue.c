@@ -14,10 +14,12 @@
 #include "services/ca/recorder.h"
 
 #define QUEUE_MAX 8192        /* requests that wait for a worker: a second or two of work */
+#define CHANGES_MAX 3
 #define MARGIN_MAX_MS 500     /* the answer leaves so long before the caller's deadline, or a tenth of the time */
 
 struct issuing {
 	struct keeper *keeper;
+	struct nodes *nodes;
 	struct serials *serials;
 	struct recorder *recorder;
 	struct workers *workers;
@@ -34,12 +36,16 @@ struct job {
 	struct issuing *p;
 	struct issue_request in;
 	uint64_t give_up_ms;
+	struct nodes_query query;
+	Kds__V1__Object *node;
+	uint64_t node_as_of;     /* revision at which `node` held */
 	struct authority *authority;
 	struct profile profile;
 	gnutls_pubkey_t key;
 	struct serials_waiter waiter;
 	struct recorder_entry entry;
 	bool refused;            /* a record was; the next refusal is the last */
+	unsigned changes;        /* of the node while its certificate was being made */
 	uint8_t fingerprint[32];
 	struct buffer pem;
 };
@@ -50,6 +56,7 @@ static void release(struct job *j)
 	if (j->key)
 		gnutls_pubkey_deinit(j->key);
 	authority_unref(j->authority);
+	kds__v1__object__free_unpacked(j->node, NULL);
 	buffer_free(&j->pem);
 	free(j);
 	pthread_mutex_lock(&p->lock);
@@ -97,6 +104,13 @@ static bool time_left(const struct job *j)
 	return clock_monotonic_ms() < j->give_up_ms;
 }
 
+/* For a call that the request waits for. */
+static unsigned patience(const struct job *j)
+{
+	uint64_t now = clock_monotonic_ms();
+	return j->give_up_ms > now ? (unsigned)(j->give_up_ms - now) : 1;
+}
+
 static void sign_work(void *arg);
 static void record_came(struct recorder_entry *e, const struct status *verdict);
 
@@ -131,11 +145,13 @@ static void serial_came(struct serials_waiter *w, const struct status *st, uint6
 static enum status_code check_request(struct job *j, struct status *st, const char **ret_field)
 {
 	struct issuing *p = j->p;
+	authority_unref(j->authority); /* of a first round that the node's change made void */
+	j->authority = NULL;
 	enum status_code rc = keeper_authority(p->keeper, st, &j->authority);
 	if (rc != STATUS_OK)
 		return rc;
 	*ret_field = "profile";
-	rc = profile_fill(j->in.profile, j->in.node, p->kds_name, st, &j->profile);
+	rc = profile_fill(j->in.profile, j->node->node, p->kds_name, st, &j->profile);
 	if (rc != STATUS_OK)
 		return rc;
 	*ret_field = "lifetime_s";
@@ -144,7 +160,7 @@ static enum status_code check_request(struct job *j, struct status *st, const ch
 	if (rc != STATUS_OK)
 		return rc;
 	*ret_field = "csr";
-	return x509_request_verify(j->in.csr, st, &j->key);
+	return j->key ? STATUS_OK : x509_request_verify(j->in.csr, st, &j->key);
 }
 
 static void begin_work(void *arg)
@@ -237,13 +253,73 @@ static void try_again_work(void *arg)
 		sign_work(j);
 }
 
-/* The one gate: nothing signed gets to a caller but through an OK here. */
+/* Takes the object over. */
+static void set_node(struct job *j, Kds__V1__Object *object, uint64_t as_of)
+{
+	kds__v1__object__free_unpacked(j->node, NULL);
+	j->node = object;
+	j->node_as_of = as_of;
+}
+
+static struct job *job_of_query(struct nodes_query *q)
+{
+	return (struct job *)(void *)((char *)q - offsetof(struct job, query));
+}
+
+static void node_came(struct nodes_query *q, const struct status *st, Kds__V1__Object *object, uint64_t as_of)
+{
+	struct job *j = job_of_query(q);
+	if (!object) {
+		fail(j, st, "");
+		return;
+	}
+	set_node(j, object, as_of);
+	submit_work(j, begin_work);
+}
+
+/* The node as it is after the certificate's commit. */
+static void node_confirmed(struct nodes_query *q, const struct status *st, Kds__V1__Object *object, uint64_t as_of)
+{
+	struct job *j = job_of_query(q);
+	if (!object) {
+		fail(j, st, "");
+		return;
+	}
+	bool same = object->revision == j->node->revision;
+	if (same) {
+		kds__v1__object__free_unpacked(object, NULL);
+		succeed(j);
+		return;
+	}
+	if (++j->changes > CHANGES_MAX) {
+		struct status busy;
+		kds__v1__object__free_unpacked(object, NULL);
+		status_set(&busy, STATUS_ABORTED, "node %.100s: it is being changed all the time; try again", j->in.node);
+		fail(j, &busy, "");
+		return;
+	}
+	set_node(j, object, as_of);
+	submit_work(j, begin_work);
+}
+
+/* The gate: nothing signed gets to a caller but from here. Its record is committed; is the node still what it was? */
+static void deliver(struct job *j)
+{
+	if (j->entry.revision <= j->node_as_of) {
+		succeed(j);
+		return;
+	}
+	j->query.done = node_confirmed;
+	j->query.timeout_ms = patience(j);
+	nodes_ask(j->p->nodes, &j->query);
+}
+
 static void record_came(struct recorder_entry *e, const struct status *verdict)
 {
 	struct job *j = (struct job *)(void *)((char *)e - offsetof(struct job, entry));
 	struct status st = *verdict;
 	if (st.code == STATUS_OK) {
-		succeed(j);
+		deliver(j);
 	} else if (st.code == STATUS_ABORTED && !j->refused) {
 		j->refused = true;
 		serials_drop(j->p->serials);
@@ -261,6 +337,7 @@ enum status_code issuing_start(const struct issuing_options *options, struct sta
 	if (!p)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "issuing: out of memory");
 	p->keeper = options->keeper;
+	p->nodes = options->nodes;
 	p->serials = options->serials;
 	p->lifetimes = options->lifetimes;
 	pthread_mutex_init(&p->lock, NULL);
@@ -339,7 +416,8 @@ void issuing_submit(struct issuing *p, const struct issue_request *request)
 	j->in = *request;
 	j->give_up_ms = give_up_at(request->deadline_ms);
 	j->waiter.done = serial_came;
-	submit_work(j, begin_work);
+	j->query = (struct nodes_query){ .name = j->in.node, .timeout_ms = patience(j), .done = node_came };
+	nodes_find(p->nodes, &j->query);
 }
 
 bool issuing_healthy(struct issuing *p)

@@ -1,14 +1,17 @@
 /*
  * The issuing pipeline. A request goes through
- *   a worker (checks the CSR, takes a serial, builds and signs) -> the recorder (Serial.Record, many certificates a call,
- *   several calls under way) -> its answer, once a quorum holds the record.
+ *   the node's configuration -> a worker (checks the CSR, takes a serial, builds and signs) -> the recorder (Serial.Record,
+ *   many certificates a call, several calls under way) -> its answer, once a quorum holds the record.
  * Nothing signed leaves in another way. Without a quorum the answer is UNAVAILABLE before the caller's deadline, and the
  * serial is lost. A record that is refused (min_serial was raised) costs one more serial and signature, once.
+ * The commit of the record tells the newest revision of the configuration as well: when the node was changed since it was
+ * looked up, the certificate is thrown away and made again. So none leaves that the configuration did not allow.
  */
 #ifndef CA_ISSUE_H
 #define CA_ISSUE_H
 
 #include "services/ca/keeper.h"
+#include "services/ca/nodes.h"
 #include "services/ca/profiles.h"
 #include "services/ca/serials.h"
 
@@ -16,6 +19,7 @@ struct issuing;
 
 struct issuing_options {
 	struct keeper *keeper;       /* all of these must outlive it */
+	struct nodes *nodes;
 	struct serials *serials;
 	struct rpc_channel *channel; /* to kds-serial */
 	const char *kds_name;        /* copied */
@@ -40,7 +44,7 @@ struct issue_result {
 /* All borrowed until done(). */
 struct issue_request {
 	struct slice csr;
-	const Kds__V1__Node *node;
+	const char *node;        /* its name */
 	Kds__V1__Profile profile;
 	uint32_t lifetime_s;     /* 0: the default */
 	const char *requester;

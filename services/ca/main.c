@@ -160,6 +160,7 @@ static enum status_code start_issuing(struct ca *ca, struct status *st)
 {
 	const struct issuing_options options = {
 		.keeper = ca->keeper,
+		.nodes = ca->nodes,
 		.serials = ca->serials,
 		.channel = ca->channel,
 		.kds_name = ca->options.kds_name,
@@ -172,7 +173,6 @@ static enum status_code start_issuing(struct ca *ca, struct status *st)
 static enum status_code add_service(struct ca *ca, struct status *st)
 {
 	const struct ca_api_options options = {
-		.nodes = ca->nodes,
 		.keeper = ca->keeper,
 		.issuing = ca->issuing,
 		.kds_name = ca->options.kds_name,
@@ -229,8 +229,8 @@ static enum status_code start(struct ca *ca, struct status *st)
 /* Those who use go before what they use. The RPC port is closed. */
 static void stop(struct ca *ca)
 {
-	nodes_free(ca->nodes);
 	issuing_stop(ca->issuing);
+	nodes_free(ca->nodes);
 	keeper_stop(ca->keeper);
 	follower_stop(ca->follower);
 	serials_stop(ca->serials);

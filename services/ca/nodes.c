@@ -4,21 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "serial.pb-c.h"
-
 #define KEY_PREFIX "node/"
 #define KEY_SIZE 300
-#define REVISION_TIMEOUT_MS 700
 
 struct nodes {
 	struct rpc_channel *channel;
 	struct follower *follower;
 	pthread_mutex_t lock;
 	pthread_cond_t idle;
-	unsigned calls;              /* under way */
-	bool asking;                 /* for the newest revision, on behalf of `asked` */
-	struct nodes_query *asked;
-	struct nodes_query *waiting; /* came later: the answer under way may be older than they are */
+	unsigned calls; /* under way */
 };
 
 enum status_code nodes_new(struct rpc_channel *channel, struct follower *follower, struct status *st,
@@ -67,7 +61,7 @@ static void fail(struct nodes_query *q, enum status_code code, const char *why)
 {
 	struct status st;
 	status_set(&st, code, "node %.100s: %s", q->name, why);
-	q->done(q, &st, NULL);
+	q->done(q, &st, NULL, 0);
 }
 
 /* A call to kds-serial failed: what that means for who asked for a node. */
@@ -87,11 +81,11 @@ static void fail_call(struct nodes_query *q, const struct status *cause)
 	}
 }
 
-static void succeed(struct nodes_query *q, Kds__V1__Object *object)
+static void succeed(struct nodes_query *q, Kds__V1__Object *object, uint64_t as_of)
 {
 	const struct status ok = { .code = STATUS_OK };
 	if (object->value_case == KDS__V1__OBJECT__VALUE_NODE) {
-		q->done(q, &ok, object);
+		q->done(q, &ok, object, as_of);
 		return;
 	}
 	kds__v1__object__free_unpacked(object, NULL);
@@ -106,7 +100,7 @@ static void got(void *arg, const struct rpc_result *result)
 	if (result->status.code == STATUS_OK)
 		object = kds__v1__object__unpack(NULL, result->payload.len, result->payload.data);
 	if (object)
-		succeed(q, object);
+		succeed(q, object, 0);
 	else if (result->status.code == STATUS_OK)
 		fail(q, STATUS_RESOURCE_EXHAUSTED, "out of memory; try again later");
 	else
@@ -124,8 +118,7 @@ static bool key_of(const struct nodes_query *q, char ret_key[KEY_SIZE])
 	return true;
 }
 
-/* Asks the leader for this one node. */
-static void get(struct nodes_query *q)
+void nodes_ask(struct nodes *n, struct nodes_query *q)
 {
 	char key[KEY_SIZE];
 	if (!key_of(q, key)) {
@@ -135,82 +128,19 @@ static void get(struct nodes_query *q)
 	Kds__V1__GetRequest request = KDS__V1__GET_REQUEST__INIT;
 	request.key = key;
 	struct rpc_call_options options = { .done = got, .arg = q, .timeout_ms = q->timeout_ms };
-	ProtobufCService *config = rpc_channel_service(q->nodes->channel, &kds__v1__config__descriptor);
-	call_begins(q->nodes);
+	ProtobufCService *config = rpc_channel_service(n->channel, &kds__v1__config__descriptor);
+	q->nodes = n;
+	call_begins(n);
 	kds__v1__config__get(config, &request, RPC_CLOSURE(Kds__V1__Object), &options);
-}
-
-/* From what the follower knows; what is not there may be newer than that. */
-static void look(struct nodes_query *q)
-{
-	char key[KEY_SIZE];
-	Kds__V1__Object *object = key_of(q, key) ? follower_get(q->nodes->follower, key) : NULL;
-	if (object)
-		succeed(q, object);
-	else
-		get(q);
-}
-
-static void revision_came(void *arg, const struct rpc_result *result);
-
-static void ask_revision(struct nodes *n)
-{
-	Kds__V1__ShowRequest request = KDS__V1__SHOW_REQUEST__INIT;
-	struct rpc_call_options options = { .done = revision_came, .arg = n, .timeout_ms = REVISION_TIMEOUT_MS };
-	ProtobufCService *serial = rpc_channel_service(n->channel, &kds__v1__serial__descriptor);
-	kds__v1__serial__show(serial, &request, RPC_CLOSURE(Kds__V1__SerialStatus), &options);
-}
-
-static void serve(struct nodes *n, struct nodes_query *q, const struct rpc_result *result)
-{
-	bool failed = result->status.code != STATUS_OK;
-	bool in_step = !failed && follower_revision(n->follower) >= ((Kds__V1__SerialStatus *)result->message)->revision;
-	while (q) {
-		struct nodes_query *next = q->next; /* done() may free it */
-		if (failed)
-			fail_call(q, &result->status);
-		else if (in_step)
-			look(q);
-		else
-			get(q);
-		q = next;
-	}
-}
-
-static void revision_came(void *arg, const struct rpc_result *result)
-{
-	struct nodes *n = arg;
-	pthread_mutex_lock(&n->lock);
-	struct nodes_query *asked = n->asked;
-	n->asked = n->waiting;
-	n->waiting = NULL;
-	bool again = n->asking = n->asked != NULL;
-	if (again)
-		n->calls++;
-	pthread_mutex_unlock(&n->lock);
-	if (again)
-		ask_revision(n);
-	serve(n, asked, result);
-	call_ended(n);
 }
 
 void nodes_find(struct nodes *n, struct nodes_query *q)
 {
-	q->nodes = n;
-	if (!q->newest) {
-		look(q);
-		return;
-	}
-	pthread_mutex_lock(&n->lock);
-	bool ask = !n->asking;
-	struct nodes_query **list = ask ? &n->asked : &n->waiting;
-	q->next = *list;
-	*list = q;
-	if (ask) {
-		n->asking = true;
-		n->calls++;
-	}
-	pthread_mutex_unlock(&n->lock);
-	if (ask)
-		ask_revision(n);
+	char key[KEY_SIZE];
+	uint64_t as_of = follower_revision(n->follower); /* before the object: that can only be newer */
+	Kds__V1__Object *object = key_of(q, key) ? follower_get(n->follower, key) : NULL;
+	if (object)
+		succeed(q, object, as_of);
+	else
+		nodes_ask(n, q);
 }

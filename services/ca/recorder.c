@@ -170,14 +170,17 @@ static bool again(const struct recorder_entry *e, const struct status *verdict)
 static void deliver(struct batch *b, const struct rpc_result *result)
 {
 	struct recorder *r = b->recorder;
+	const Kds__V1__RecordResponse *answer = (const Kds__V1__RecordResponse *)result->message;
 	bool failed = result->status.code != STATUS_OK;
 	struct status verdict;
 	if (failed)
 		read_failure(&result->status, &verdict);
 	for (size_t i = 0; i < b->n; i++) {
 		struct recorder_entry *e = b->entries[i];
-		if (!failed)
-			read_verdict((const Kds__V1__RecordResponse *)result->message, i, &verdict);
+		if (!failed) {
+			read_verdict(answer, i, &verdict);
+			e->revision = answer->revision;
+		}
 		if (!again(e, &verdict)) {
 			e->done(e, &verdict);
 			continue;

@@ -17,6 +17,7 @@ struct recorder;
 struct recorder_entry {
 	struct recorder_entry *next;            /* the module's */
 	Kds__V1__IssuedCertificate certificate; /* what it points to lives until done() */
+	uint64_t revision;                      /* of the configuration when it was committed; set before done() */
 	uint64_t give_up_ms;                    /* monotonic: done() comes about then at the latest */
 	/*
 	 * Once, on a thread of the channel's; must not block. OK: a quorum holds it. ABORTED: this serial is refused, try

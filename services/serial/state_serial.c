@@ -342,6 +342,7 @@ enum status_code state_record(struct state *s, const Kds__V1__Command *c, struct
 	Kds__V1__RecordResponse answer = KDS__V1__RECORD_RESPONSE__INIT;
 	answer.n_results = n;
 	answer.results = list;
+	answer.revision = state_revision(s);
 	return state_answer(r, &answer.base, st);
 }
 

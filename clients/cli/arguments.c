@@ -194,7 +194,8 @@ static void help_program(void)
 						      { 0 } };
 	static const struct argp argp = { .children = children };
 	argp_help(&argp, stdout, ARGP_HELP_LONG, NULL);
-	printf("\nExit status: 0 done, or yes; 1 no (verify, match, health); 2 usage or bad input; 3 not permitted;\n"
+	printf("\nExit status: 0 done, or yes; 1 no (verify, match, needs-renewal, health); 2 usage or bad input; 3 "
+	       "not permitted;\n"
 	       "4 unavailable, no quorum, timed out; 5 refused by the cluster's state; 6 internal error.\n"
 	       "\nExamples:\n"
 	       "  kds-cli init --cluster cluster.example.com --kds-name key.example.com --dir kds\n"

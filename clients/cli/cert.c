@@ -28,6 +28,11 @@ static const struct argp_option verify_options[] = {
 	{ 0 },
 };
 
+static const struct argp_option renewal_options[] = {
+	{ "before", OPT_BEFORE, "HOURS", 0, "Due so long before its end (default: a third of its life)", 0 },
+	{ 0 },
+};
+
 static const struct argp_option match_options[] = {
 	{ "passphrase-file", OPT_PASSPHRASE_FILE, "FILE", 0,
 	  "The first line of FILE (-: ask, or read standard input) opens an encrypted key", 0 },
@@ -90,6 +95,18 @@ static const struct cli_command commands[] = {
 	    .min_args = 1,
 	    .max_args = 1,
 	    .run = cert_run_verify,
+	},
+	{
+	    .verb = "needs-renewal",
+	    .arguments = "FILE",
+	    .purpose = "Is a certificate due for renewal? Exit status 1: no",
+	    .examples = "  kds-cli cert needs-renewal node1.crt && systemctl start renew\n"
+			"  kds-cli cert needs-renewal --before 12 node1.crt\n",
+	    .options = renewal_options,
+	    .offline = true,
+	    .min_args = 1,
+	    .max_args = 1,
+	    .run = cert_run_needs_renewal,
 	},
 	{
 	    .verb = "match",

@@ -7,6 +7,7 @@
 
 #include "clients/cli/output.h"
 #include "clients/cli/passphrase.h"
+#include "common/base/clock.h"
 #include "common/x509/cert.h"
 #include "common/x509/key.h"
 #include "common/x509/name.h"
@@ -42,9 +43,8 @@ enum status_code cert_read(const char *path, struct status *st, gnutls_x509_crt_
 	return rc;
 }
 
-/* The key of an existing file, or a new one that is saved there. */
-static enum status_code have_key(const struct cli *cli, const char *path, struct status *st,
-				 gnutls_x509_privkey_t *ret_key)
+enum status_code cert_have_key(const struct cli *cli, const char *path, struct status *st,
+			       gnutls_x509_privkey_t *ret_key)
 {
 	gnutls_x509_privkey_t key = NULL;
 	if (access(path, F_OK) == 0) {
@@ -77,7 +77,7 @@ enum status_code cert_run_request(struct cli *cli, struct status *st)
 	const char *key_path = cli_has(cli, OPT_KEY) ? cli_value(cli, OPT_KEY) : default_path;
 	gnutls_x509_privkey_t key = NULL;
 	struct buffer pem = { 0 };
-	if (have_key(cli, key_path, st, &key) != STATUS_OK)
+	if (cert_have_key(cli, key_path, st, &key) != STATUS_OK)
 		return st->code;
 	enum status_code rc = x509_request_make(key, name, st, &pem);
 	if (rc == STATUS_OK && cli->json)
@@ -122,5 +122,29 @@ enum status_code cert_run_match(struct cli *cli, struct status *st)
 	if (cli->json)
 		return output_json(json_pack("{sb}", "match", match), st);
 	printf("%s\n", match ? "yes: key and certificate belong together" : "no: the certificate is for another key");
+	return STATUS_OK;
+}
+
+/* Due when a third of its life is left: two more tries a third of that later still find it valid. */
+enum status_code cert_run_needs_renewal(struct cli *cli, struct status *st)
+{
+	gnutls_x509_crt_t *list = NULL;
+	unsigned n = 0;
+	uint64_t hours = 0;
+	if (cli_number(cli, OPT_BEFORE, 1, 24 * 365, 0, st, &hours) != STATUS_OK ||
+	    cert_read(cli->args[0], st, &list, &n) != STATUS_OK)
+		return st->code;
+	int64_t begin = gnutls_x509_crt_get_activation_time(list[0]),
+		end = gnutls_x509_crt_get_expiration_time(list[0]);
+	x509_list_free(list, n);
+	int64_t before = hours ? (int64_t)hours * 3600 : (end - begin) / 3;
+	bool due = (int64_t)(clock_unix_ms() / 1000) >= end - before;
+	char at[OUTPUT_TIME_SIZE], until[OUTPUT_TIME_SIZE];
+	output_time(end - before, at);
+	output_time(end, until);
+	cli->no = !due;
+	if (cli->json)
+		return output_json(json_pack("{sb,ss,ss}", "needsRenewal", due, "due", at, "notAfter", until), st);
+	printf("%s: due from %s, valid until %s\n", due ? "yes" : "no", at, until);
 	return STATUS_OK;
 }

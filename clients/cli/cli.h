@@ -29,7 +29,9 @@ enum cli_option {
 	OPT_KEY,
 	OPT_CA,
 	OPT_ADDRESS,
+	OPT_BEFORE,
 	OPT_CA_HOST,
+	OPT_CA_KEY,
 	OPT_CLUSTER,
 	OPT_COUNT,
 	OPT_DIR,
@@ -61,7 +63,7 @@ struct cli_command {
 	const char *examples;              /* further help, one example a line */
 	const struct argp_option *options; /* its own, ended by { 0 }; NULL: none */
 	unsigned min_args, max_args;
-	bool offline;                      /* needs no server and no configuration */
+	bool offline; /* needs no server and no configuration */
 	enum status_code (*run)(struct cli *cli, struct status *st);
 };
 
@@ -74,7 +76,7 @@ struct cli_noun {
 
 /* In the order in which --help lists them. */
 extern const struct cli_noun cli_init, cli_cluster, cli_config, cli_node, cli_cert, cli_serial, cli_ca, cli_key,
-    cli_call, cli_describe;
+    cli_service, cli_call, cli_describe;
 extern const struct cli_noun *const cli_nouns[];
 extern const size_t cli_n_nouns;
 

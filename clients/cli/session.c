@@ -124,11 +124,16 @@ static enum status_code take_configuration(const struct cli *cli, cfg_t *cfg, co
 	return STATUS_OK;
 }
 
-static enum status_code load_trust(struct session *s, struct status *st)
+/* What a connection needs, once. */
+static enum status_code load_identity(const struct cli *cli, struct session *s, struct status *st)
 {
+	if (cli_has(cli, OPT_CERT) != cli_has(cli, OPT_KEY))
+		return status_set(st, STATUS_INVALID_ARGUMENT, "give --cert and --key together");
+	if (s->credentials)
+		return STATUS_OK;
 	struct buffer pem = { 0 };
-	enum status_code rc = file_read(s->ca, CLI_INPUT_MAX, st, &pem);
-	if (rc == STATUS_OK) {
+	enum status_code rc = s->trust ? STATUS_OK : file_read(s->ca, CLI_INPUT_MAX, st, &pem);
+	if (rc == STATUS_OK && !s->trust) {
 		struct slice slice = { .data = pem.data, .len = pem.len };
 		rc = trust_new(s->cluster, s->kds_name, &slice, st, &s->trust);
 		if (rc != STATUS_OK)
@@ -145,8 +150,6 @@ enum status_code session_open(struct cli *cli, struct status *st)
 {
 	if (cli->session)
 		return STATUS_OK;
-	if (cli_has(cli, OPT_CERT) != cli_has(cli, OPT_KEY))
-		return status_set(st, STATUS_INVALID_ARGUMENT, "give --cert and --key together");
 	char file[PATH_MAX];
 	if (find_file(cli, st, file) != STATUS_OK)
 		return st->code;
@@ -156,8 +159,6 @@ enum status_code session_open(struct cli *cli, struct status *st)
 		return rc == STATUS_NOT_FOUND ? cli_bad_input(st) : rc;
 	struct session *s = calloc(1, sizeof *s);
 	rc = s ? take_configuration(cli, cfg, file, s, st) : status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
-	if (rc == STATUS_OK)
-		rc = load_trust(s, st);
 	cfg_free(cfg);
 	if (rc != STATUS_OK) {
 		session_close(s);
@@ -268,7 +269,7 @@ static enum status_code point_to_health(struct status *st)
 enum status_code session_call(struct cli *cli, const struct session_request *request, struct status *st,
 			      ProtobufCMessage **ret_answer)
 {
-	if (session_open(cli, st) != STATUS_OK)
+	if (session_open(cli, st) != STATUS_OK || load_identity(cli, cli->session, st) != STATUS_OK)
 		return st->code;
 	if (request->address) {
 		char *address = config_file_address(request->address, default_ports[role_index(request->role)]);
@@ -335,7 +336,8 @@ enum status_code session_ask_all(struct cli *cli, unsigned roles, const struct s
 	struct session_reply *replies = NULL;
 	struct asker *askers = NULL;
 	size_t n = 0;
-	if (session_open(cli, st) != STATUS_OK || make_replies(cli->session, roles, st, &replies, &n) != STATUS_OK)
+	if (session_open(cli, st) != STATUS_OK || load_identity(cli, cli->session, st) != STATUS_OK ||
+	    make_replies(cli->session, roles, st, &replies, &n) != STATUS_OK)
 		return st->code;
 	askers = calloc(n, sizeof *askers);
 	if (!askers) {

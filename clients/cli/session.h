@@ -11,7 +11,7 @@
 #include "common/net/identity.h"
 #include "common/net/trust.h"
 
-/* Reads the configuration and what it names into cli->session, once. Blocks on files. */
+/* Reads the configuration into cli->session, once. Blocks on the file. */
 enum status_code session_open(struct cli *cli, struct status *st) MUST_CHECK;
 /* NULL is allowed. */
 void session_close(struct session *s);

@@ -170,6 +170,40 @@ expect 0 kds-cli cert verify --ca old.crt --min-serial 41 leaf.crt
 expect 1 kds-cli cert verify --ca old.crt --min-serial 42 leaf.crt
 assert_match "why not" "41 is below the minimum 42" "$out"
 
+say "cert needs-renewal"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout renew.key -subj /CN=r -days 3 -out renew.crt 2>/dev/null
+expect 1 kds-cli cert needs-renewal renew.crt
+expect 1 kds-cli cert needs-renewal renew.crt --before 71
+expect 0 kds-cli cert needs-renewal renew.crt --before 73
+expect 0 kds-cli --json cert needs-renewal renew.crt --before 73
+assert_eq "due, in JSON" true "$(json needsRenewal <<<"$out")"
+refused 2 "before" kds-cli cert needs-renewal renew.crt --before 0
+
+say "service issue"
+export KDS_CONFIG=$cluster/admin/cli.conf
+expect 0 kds-cli service issue serial serial1 "$net.1" --key "$cluster/serial1/service.key" --out serial1.crt
+expect 0 kds-cli cert match serial1.crt "$cluster/serial1/service.key"
+names() { openssl x509 -in "$1" -noout -subject -ext subjectAltName,extendedKeyUsage; }
+assert_eq "the names of serial1, issued again" "$(names "$cluster/serial1/service.crt")" "$(names serial1.crt)"
+expect 0 openssl verify -x509_strict -CAfile "$infra" serial1.crt
+expect 0 kds-cli service issue admin alice --out alice.crt
+assert_eq "mode of the new key" 600 "$(stat -c %a alice.key)"
+expect 0 kds-cli cert show alice.crt
+assert_match "the new administrator" "subject: +alice.*TLS client.*role/admin/alice" "$out"
+mv "$cluster/admin/passphrase" passphrase.saved
+refused 2 "empty" kds-cli service issue admin bob --out bob.crt </dev/null
+refused 2 "does not open" kds-cli service issue admin bob --out bob.crt --passphrase-file passphrase
+expect 0 kds-cli service issue admin bob --out bob.crt --passphrase-file passphrase.saved
+rm "$cluster/admin/admin.crt" # an administrator whose own certificate is gone issues another
+expect 0 kds-cli service issue admin admin --key "$cluster/admin/admin.key" --out "$cluster/admin/admin.crt" \
+	--passphrase-file passphrase.saved
+refused 2 "not the key of" kds-cli service issue admin eve --ca-key "$work/own/admin/infra-ca.key" --passphrase-file passphrase
+refused 2 "no role" kds-cli service issue node n1 "$net.9"
+refused 2 "HOST" kds-cli service issue ca ca2
+refused 2 "no HOST" kds-cli service issue admin eve "$net.9"
+refused 2 "name has" kds-cli service issue admin 'eve/../x'
+[ ! -e eve.key ] || fail "a refused issue left a key"
+
 say "describe"
 expect 0 kds-cli describe
 assert_match "methods" "Serial.Show.*Ca.Sign.*KeyDist.Create" "$out"
@@ -182,7 +216,6 @@ assert_eq "services in JSON" 6 "$(json services <<<"$out" | grep -o servedBy | w
 refused 2 "no service" kds-cli describe Bogus
 
 say "nobody there: exit status 4, and which address"
-export KDS_CONFIG=$cluster/admin/cli.conf
 sed -i "s/b.example.com:8400/$net.3:7400/; s/\[::1\]:7999/$net.102:7420/" "$KDS_CONFIG"
 refused 4 "$net.*refused" kds-cli serial show --timeout 1
 refused 4 "$net.101:7410" kds-cli ca list --timeout 1

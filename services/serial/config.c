@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/daemon/config_file.h"
+#include "common/net/address.h"
 
 static cfg_opt_t replica_options[] = {
 	CFG_INT("id", 0, CFGF_NONE),
@@ -34,6 +35,16 @@ static bool valid_id(long id)
 	return id > 0;
 }
 
+/* Read as the port and the streams will read it later, so that --check-config finds a mistake. */
+static enum status_code check_address(const struct daemon_options *o, const char *what, const char *address,
+				      bool listening, struct status *st)
+{
+	char url[ADDRESS_URL_MAX];
+	if (address_to_url(address, listening, st, url) == STATUS_OK)
+		return STATUS_OK;
+	return status_prefix(st, "%s: %s", o->config_file, what);
+}
+
 static enum status_code read_member(const struct daemon_options *o, cfg_t *section, struct status *st,
 				    struct engine_member *ret_member)
 {
@@ -48,13 +59,10 @@ static enum status_code read_member(const struct daemon_options *o, cfg_t *secti
 				  " listens for the others", o->config_file, name);
 	struct engine_member m = { .id = (uint64_t)id, .name = strdup(name) };
 	m.address = config_file_address(address, SERIAL_PEER_PORT);
-	if (!m.name || !m.address) {
-		free((char *)m.name);
-		free((char *)m.address);
+	*ret_member = m; /* the config's, whatever comes of it */
+	if (!m.name || !m.address)
 		return out_of_memory(st);
-	}
-	*ret_member = m;
-	return STATUS_OK;
+	return check_address(o, "option 'address' of a replica", m.address, false, st);
 }
 
 static int compare_members(const void *a, const void *b)
@@ -71,10 +79,9 @@ static enum status_code read_members(const struct daemon_options *o, struct seri
 				  "%s: %u sections 'replica NAME { id = N address = \"host:port\" }'; there must be one for each"
 				  " replica, this one too, at most %d", o->config_file, n, SERIAL_REPLICAS_MAX);
 	for (unsigned i = 0; i < n; i++) {
-		enum status_code rc = read_member(o, cfg_getnsec(o->cfg, "replica", i), st, &c->members[i]);
+		enum status_code rc = read_member(o, cfg_getnsec(o->cfg, "replica", i), st, &c->members[c->n_members++]);
 		if (rc != STATUS_OK)
 			return rc;
-		c->n_members++;
 	}
 	/* The order in the file must not matter: every replica derives the first log entries from it. */
 	qsort(c->members, c->n_members, sizeof *c->members, compare_members);
@@ -126,7 +133,8 @@ static enum status_code read_addresses(const struct daemon_options *o, const str
 		return status_set(st, STATUS_INVALID_ARGUMENT,
 				  "%s: option 'rpc-address' is missing: other replicas cannot dial '%s'; give the host and port"
 				  " under which they reach this one", o->config_file, c->rpc_address);
-	return STATUS_OK;
+	enum status_code rc = check_address(o, "option 'rpc-address'", c->rpc_address, false, st);
+	return rc == STATUS_OK ? check_address(o, "option 'peer-listen'", c->peer_listen, true, st) : rc;
 }
 
 static enum status_code read_times(const struct daemon_options *o, struct serial_config *c, struct status *st)

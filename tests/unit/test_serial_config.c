@@ -105,6 +105,9 @@ static void test_serial_config_needs_an_address_others_can_dial(void **state)
 	(void)state;
 	refused(COMMON "listen = \"0.0.0.0\"\n" OWN REPLICAS, "'rpc-address'");
 	refused(COMMON "listen = \"[::]:7400\"\n" OWN REPLICAS, "'rpc-address'");
+	refused(COMMON LISTEN OWN "rpc-address = \"host2:http\"\n" REPLICAS, "'rpc-address'");
+	refused(COMMON LISTEN OWN "peer-listen = \"host2:99999\"\n" REPLICAS, "'peer-listen'");
+	refused(COMMON LISTEN OWN REPLICAS "replica serial4 { id = 4 address = \"h:0\" }\n", "'address' of a replica");
 	assert_int_equal(read_text(COMMON "listen = \"0.0.0.0\"\nrpc-address = \"host2\"\n" OWN REPLICAS), STATUS_OK);
 	assert_string_equal(f.config.rpc_address, "host2:7400");
 }

@@ -74,6 +74,7 @@ start() {
 	program=kds-${1%%[0-9]*}
 	setsid "$bin/$program" --config "$(config_of "$1")" </dev/null >>"$dir/log/$1.log" 2>&1 &
 	echo $! >"$dir/run/$1.pid"
+	disown # it outlives this script, and its end is nothing for the shell to report
 }
 
 # Ends daemons in good order, the replicas last, as the others talk to them.

@@ -6,7 +6,7 @@ cluster_init 1
 # Runs a daemon that must not start, both ways: broken NAME REGEX [both|start]. The message must match.
 # "start": only a real start can know (a port in use).
 broken() {
-	local name=$1 regex=$2 how=${3:-both} program mode status first
+	local name=$1 regex=$2 how=${3:-both} program mode status complaints
 	program=$(program_of "$name")
 	for mode in --check-config ""; do
 		[ "$how" = both ] || [ -z "$mode" ] || continue
@@ -15,9 +15,10 @@ broken() {
 		if [ $status -ne 1 ] && [ $status -ne 2 ]; then
 			fail "$program $mode: expected exit 1 or 2 for '$regex', got $status: $(tail -n 2 "$work/err")"
 		fi
-		first=$(grep -E ' error |kds-[a-z]+: ' "$work/err" | head -n 1)
-		assert_match "the first complaint of $program $mode" "$regex" "$first"
-		assert_eq "complaints of $program $mode" 1 "$(grep -c -E ' error ' "$work/err" || true)"
+		# Before the log knows how: "kds-ca: ..."; afterwards a log line.
+		complaints=$(grep -E '^kds-[a-z]+: |^[^ ]+ error ' "$work/err" || true)
+		assert_match "the complaint of $program $mode" "$regex" "$complaints"
+		assert_eq "complaints of $program $mode" 1 "$(wc -l <<<"$complaints")"
 	done
 }
 
@@ -42,13 +43,12 @@ for name in serial1 ca1 keydist1; do
 	say "$name: values"
 	conf=kds-${name%1}.conf
 	edited $name 's/^cluster = .*//' "cluster.*(not set|missing|required)|$conf.*cluster"
-	edited $name 's/^listen = .*/listen = 7400/' "$conf.*listen|listen"
 	edited $name 's/^listen = .*/listen = "nonsense:port"/' "listen"
 	edited $name 's/^name = .*/name = "another1"/' "another1"
 	edited $name 's/^kds-name = .*/no-such-option = 1/' "$conf:[0-9]+.*no-such-option"
 	edited $name 's/^certificate = .*/certificate = "missing.crt"/' "missing.crt"
 	edited $name 's/^key = .*/key = "missing.key"/' "missing.key"
-	edited $name 's/^ca = .*/ca = "service.key"/' "service.key"
+	edited $name 's/^ca = .*/ca = "service.key"/' "option 'ca'"
 
 	say "$name: files"
 	chmod 644 "$cluster/$name/service.key"
@@ -110,14 +110,28 @@ sed -i -E "s/^listen = .*/listen = \"$net.1:7400\"/" "$(config_of ca1)"
 broken ca1 "$net.1:7400.*in use" start
 sed -i -E "s/^listen = .*/listen = \"$net.101:7410\"/" "$(config_of ca1)"
 
-say "a sealing key of another cluster: said at once, no key of the cluster is replaced"
+say "a sealing key of another cluster: only the cluster's state can show it; said, nothing signed, no key replaced"
 start ca1 keydist1
 wait_healthy
+authorities=$(kds-cli ca bundle)
+expect 0 kds-cli node add node1.example.com
+new_request "$work/node" node1.example.com
 stop ca1
 cp -p "$cluster/ca1/ca.seal" "$work/seal"
 expect 0 kds-cli init --cluster other.example.com --kds-name key.other.example.com --dir "$work/other"
 cp "$work/other/ca1/ca.seal" "$cluster/ca1/ca.seal"
-broken ca1 "(seal|key id)" start
+start ca1
+said() { kds-cli cluster health | grep -q 'ca.seal does not open'; }
+wait_for "$patience" "kds-ca to say that its sealing key is the wrong one" said
+expect 5 kds-cli cert sign "$work/node.csr" --node node1.example.com
+stop ca1
 cp -p "$work/seal" "$cluster/ca1/ca.seal"
 start ca1
 wait_healthy
+assert_eq "the cluster's CA" "$authorities" "$(kds-cli ca bundle)"
+expect 0 kds-cli cert sign "$work/node.csr" --node node1.example.com
+
+say "a certificate of another process"
+stop ca1
+cp "$cluster/keydist1/service.crt" "$cluster/keydist1/service.key" "$cluster/ca1/"
+broken ca1 "service.crt.*kds-ca 'ca1'"

@@ -21,13 +21,15 @@ unset KDS_CONFIG
 patience=${KDS_TEST_PATIENCE:-30}
 
 declare -A pid_of=()
-failed_at=
 
 say() { printf -- '-- %s\n' "$*"; }
 
 fail() {
-	printf 'FAILED: %s\n' "$*" >&2
-	failed_at="${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}"
+	local i=1
+	while [ "${BASH_SOURCE[i]:-}" = "${BASH_SOURCE[0]}" ]; do
+		i=$((i + 1)) # the script's own line tells more than an assert's
+	done
+	printf 'FAILED at %s:%s: %s\n' "${BASH_SOURCE[i]##*/}" "${BASH_LINENO[i - 1]}" "$*" >&2
 	exit 1
 }
 
@@ -51,7 +53,7 @@ clean_up() {
 		reap "$name" || status=1
 	done
 	if [ $status -ne 0 ] && [ $status -ne 77 ]; then
-		printf '%s failed%s, status %d\n' "$(basename "$0")" "${failed_at:+ at $failed_at}" "$status" >&2
+		printf '%s ended with status %d; the logs:\n' "$(basename "$0")" "$status" >&2
 		for log in "$work"/*.log; do
 			[ -s "$log" ] || continue
 			printf '==> %s\n' "${log##*/}" >&2

@@ -14,7 +14,9 @@ expect 0 "$tests/nng_client" "$net.101:7410" "$ca" "$n1/node.crt" "$n1/node.key"
 assert_match "kds-ca's answer" "^OK [1-9][0-9]* bytes" "$out"
 expect 0 "$tests/nng_client" "$net.102:7420" "$ca" "$n1/kds.crt" "$n1/kds.key" KeyDist.List
 assert_match "kds-keydist's answer" "^OK [1-9][0-9]* bytes" "$out"
-for address in "$net.2:7400" "$net.101:7410" "$net.102:7420"; do
+expect 0 "$tests/nng_client" "$net.2:7400" "$ca" "$cluster/admin/admin.crt" "$cluster/admin/admin.key" Health.Echo
+assert_match "100 echoes from a replica" "^OK" "$out"
+for address in "$net.101:7410" "$net.102:7420"; do
 	expect 0 "$tests/nng_client" "$address" "$ca" "$n1/node.crt" "$n1/node.key" Health.Echo
 	assert_match "100 echoes from $address" "^OK" "$out"
 done

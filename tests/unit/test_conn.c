@@ -1,10 +1,13 @@
 // links: common_net common_x509 common_base
 #include "tests/support/support.h"
 
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/req.h>
@@ -244,6 +247,40 @@ static void test_conn_silent_server(void **state)
 	nng_stream_listener_free(mute);
 }
 
+/* The reason, then at once a reset: the system still holds the one when NNG learns of the other. */
+static void test_conn_reason_ahead_of_reset(void **state)
+{
+	static const uint8_t revoked[] = { 21, 3, 3, 0, 2, 2, 44 }; /* a fatal alert in clear, RFC 8446 §6 */
+	const struct linger reset = { .l_onoff = 1 };
+	struct sockaddr_in bound = { .sin_family = AF_INET, .sin_addr = { htonl(0x7f150003) } };
+	socklen_t len = sizeof bound;
+	struct wire *w = *state;
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(listener, (struct sockaddr *)&bound, len), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&bound, &len), 0);
+	assert_int_equal(listen(listener, 8), 0);
+	char address[32];
+	snprintf(address, sizeof address, "127.21.0.3:%d", ntohs(bound.sin_port));
+	for (int i = 0; i < 20; i++) {
+		struct wire_log log;
+		struct status st;
+		wire_log_init(&log);
+		struct conn_dial options = wire_dial_options(w, w->admin, &log);
+		options.address = address;
+		struct conn *c;
+		assert_int_equal(conn_dial(&options, &st, &c), STATUS_OK);
+		int fd = accept(listener, NULL, NULL);
+		uint8_t some;
+		assert_int_equal(recv(fd, &some, 1, 0), 1); /* of its ClientHello: it is connected */
+		assert_int_equal(send(fd, revoked, sizeof revoked, MSG_NOSIGNAL), sizeof revoked);
+		assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
+		close(fd);
+		wire_expect(&log, STATUS_UNAUTHENTICATED, "the server refused our certificate: Certificate was revoked");
+		close_and_wait(c, &log);
+	}
+	close(listener);
+}
+
 static void test_conn_bad_addresses(void **state)
 {
 	static const char *const bad[] = { "", "host", "host:", ":7400", "host:0", "host:65536", "host:7x", "::1:7400", "[::1]7400",
@@ -479,6 +516,7 @@ int main(void)
 		TEST(test_conn_close_while_dialing),
 		TEST(test_conn_nobody_there),
 		TEST(test_conn_silent_server),
+		TEST(test_conn_reason_ahead_of_reset),
 		TEST(test_conn_bad_addresses),
 		TEST(test_conn_names_and_v6),
 		TEST(test_conn_refused_by_server),

@@ -14,6 +14,7 @@
 
 #include "common/base/file.h"
 #include "common/daemon/health.h"
+#include "common/daemon/self.h"
 
 #define CA_FILE_MAX (1 << 20)
 
@@ -69,12 +70,20 @@ static enum status_code load_trust(const struct daemon_options *o, struct status
 	return rc;
 }
 
-static enum status_code load_credentials(const struct daemon_options *o, struct status *st,
+static enum status_code load_credentials(const struct daemon_options *o, struct trust *trust, struct status *st,
 					 struct tls_credentials **ret_credentials)
 {
-	enum status_code rc = tls_credentials_load(o->certificate, o->key, o->tls_minimum, st, ret_credentials);
-	if (rc != STATUS_OK)
+	struct tls_credentials *credentials;
+	enum status_code rc = tls_credentials_load(o->certificate, o->key, o->tls_minimum, st, &credentials);
+	if (rc != STATUS_OK) {
 		status_prefix(st, "options 'certificate' and 'key' in %s", o->config_file);
+		return rc;
+	}
+	rc = self_check(o, trust, st);
+	if (rc == STATUS_OK)
+		*ret_credentials = credentials;
+	else
+		tls_credentials_unref(credentials);
 	return rc;
 }
 
@@ -96,12 +105,12 @@ enum status_code daemon_new(const struct daemon_options *options, struct status 
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start: out of memory");
 	d->options = options;
 	pthread_mutex_init(&d->lock, NULL);
-	log_info("starting version=" KDS_VERSION " cluster=%s config=%s pid=%ld", options->cluster, options->config_file,
-		 (long)getpid());
+	log_info("%s version=" KDS_VERSION " cluster=%s config=%s pid=%ld", options->check_only ? "checking" : "starting",
+		 options->cluster, options->config_file, (long)getpid());
 
 	enum status_code rc = load_trust(options, st, &d->trust);
 	if (rc == STATUS_OK)
-		rc = load_credentials(options, st, &d->credentials);
+		rc = load_credentials(options, d->trust, st, &d->credentials);
 	if (rc == STATUS_OK)
 		rc = rpc_server_new(&RPC_SERVER_LIMITS_DEFAULT, st, &d->server);
 	if (rc == STATUS_OK)
@@ -226,7 +235,7 @@ static void reload(struct daemon *d)
 {
 	struct status st;
 	struct tls_credentials *fresh;
-	if (load_credentials(d->options, &st, &fresh) != STATUS_OK) {
+	if (load_credentials(d->options, d->trust, &st, &fresh) != STATUS_OK) {
 		log_error("reload: %s; the former certificate stays in use", st.message);
 		return;
 	}

@@ -298,6 +298,16 @@ static void test_daemon_says_what_is_wrong_with_its_files(void **state)
 	expect_refusal(f, "service.key");
 	copy_file(pki_admin(f->pki)->key, path);
 	expect_refusal(f, "service");
+	install(f, pki_service(f->pki, "keydist", "keydist2"));
+	expect_refusal(f, "it is for keydist 'keydist2', not for test 'keydist1'");
+	f->options.program = "kds-ca";
+	install(f, pki_service(f->pki, "keydist", "keydist1"));
+	expect_refusal(f, "it is for keydist 'keydist1', not for ca 'keydist1'");
+	f->options.program = "kds-keydist";
+	install(f, pki_node(f->pki, "keydist1", 0));
+	expect_refusal(f, "no peer would accept it");
+	install(f, pki_service(f->pki, "keydist", "keydist1"));
+	assert_int_equal(daemon_new(&f->options, &f->st, &f->daemon), STATUS_OK);
 	snprintf(path, sizeof path, "%s/infra-ca.crt", pki_directory(f->pki));
 	write_text(path, "nothing", 7);
 	expect_refusal(f, "option 'ca' in");

@@ -23,8 +23,15 @@ struct fake_call {
 	size_t request_id_len;
 };
 
+struct fake_service {
+	ProtobufCService base;
+	struct rpc_channel *channel;
+};
+
+#define FAKE_SERVICES 4
+
 struct rpc_channel {
-	ProtobufCService service;
+	struct fake_service services[FAKE_SERVICES];
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	struct fake_call *first, **last;
@@ -35,7 +42,7 @@ static void fake_invoke(ProtobufCService *service, unsigned method, const Protob
 			ProtobufCClosure closure, void *closure_data)
 {
 	(void)closure;
-	struct rpc_channel *ch = (struct rpc_channel *)(void *)service;
+	struct rpc_channel *ch = ((struct fake_service *)(void *)service)->channel;
 	const struct rpc_call_options *options = closure_data;
 	struct fake_call *c = calloc(1, sizeof *c);
 	uint8_t *packed = malloc(protobuf_c_message_get_packed_size(input) + 1);
@@ -60,8 +67,18 @@ static void fake_invoke(ProtobufCService *service, unsigned method, const Protob
 
 ProtobufCService *rpc_channel_service(struct rpc_channel *ch, const ProtobufCServiceDescriptor *descriptor)
 {
-	ch->service.descriptor = descriptor;
-	return &ch->service;
+	ProtobufCService *found = NULL;
+	pthread_mutex_lock(&ch->lock);
+	for (size_t i = 0; i < FAKE_SERVICES && !found; i++) {
+		struct fake_service *s = &ch->services[i];
+		if (s->base.descriptor && s->base.descriptor != descriptor)
+			continue;
+		s->base = (ProtobufCService){ .descriptor = descriptor, .invoke = fake_invoke };
+		s->channel = ch;
+		found = &s->base;
+	}
+	pthread_mutex_unlock(&ch->lock);
+	return found;
 }
 
 void rpc_closure(const ProtobufCMessage *message, void *closure_data)
@@ -70,9 +87,55 @@ void rpc_closure(const ProtobufCMessage *message, void *closure_data)
 	(void)closure_data;
 }
 
+/* The blocking form: waits until the test has answered. */
+struct fake_wait {
+	pthread_mutex_t lock;
+	pthread_cond_t answered;
+	bool is_answered;
+	struct status status;
+	ProtobufCMessage *answer;
+};
+
+static void fake_wait_done(void *arg, const struct rpc_result *result)
+{
+	struct fake_wait *w = arg;
+	pthread_mutex_lock(&w->lock);
+	w->status = result->status;
+	if (result->message) {
+		uint8_t *packed = malloc(protobuf_c_message_get_packed_size(result->message) + 1);
+		size_t len = protobuf_c_message_pack(result->message, packed);
+		w->answer = protobuf_c_message_unpack(result->message->descriptor, NULL, len, packed);
+		free(packed);
+	}
+	w->is_answered = true;
+	pthread_cond_signal(&w->answered);
+	pthread_mutex_unlock(&w->lock);
+}
+
+enum status_code rpc_channel_wait(struct rpc_channel *ch, const ProtobufCServiceDescriptor *service, const char *method,
+				  const ProtobufCMessage *input, const struct rpc_call_options *options, struct status *st,
+				  ProtobufCMessage **ret_answer)
+{
+	struct fake_wait w = { .lock = PTHREAD_MUTEX_INITIALIZER, .answered = PTHREAD_COND_INITIALIZER };
+	struct rpc_call_options copy = *options;
+	copy.done = fake_wait_done;
+	copy.arg = &w;
+	const ProtobufCMethodDescriptor *m = protobuf_c_service_descriptor_get_method_by_name(service, method);
+	fake_invoke(rpc_channel_service(ch, service), (unsigned)(m - service->methods), input, NULL, &copy);
+	pthread_mutex_lock(&w.lock);
+	while (!w.is_answered)
+		pthread_cond_wait(&w.answered, &w.lock);
+	pthread_mutex_unlock(&w.lock);
+	if (w.status.code == STATUS_OK)
+		*ret_answer = w.answer;
+	else
+		*st = w.status;
+	return w.status.code;
+}
+
 static inline void fake_channel_init(struct rpc_channel *ch)
 {
-	*ch = (struct rpc_channel){ .service = { .invoke = fake_invoke } };
+	*ch = (struct rpc_channel){ 0 };
 	ch->last = &ch->first;
 	pthread_mutex_init(&ch->lock, NULL);
 	pthread_cond_init(&ch->more, NULL);
@@ -112,7 +175,12 @@ static inline struct fake_call *fake_channel_take(struct rpc_channel *ch, unsign
 /* Both answer the call and free it. */
 static inline void fake_call_answer(struct fake_call *c, const ProtobufCMessage *answer)
 {
-	c->done(c->arg, &(struct rpc_result){ .status = { .code = STATUS_OK }, .field = "", .message = answer });
+	size_t len = protobuf_c_message_get_packed_size(answer);
+	uint8_t *packed = malloc(len + 1);
+	protobuf_c_message_pack(answer, packed);
+	c->done(c->arg, &(struct rpc_result){ .status = { .code = STATUS_OK }, .field = "", .message = answer,
+					      .payload = { packed, len } });
+	free(packed);
 	protobuf_c_message_free_unpacked(c->input, NULL);
 	free(c);
 }

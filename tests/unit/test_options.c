@@ -162,6 +162,8 @@ static void test_options_errors_name_file_line_and_option(void **state)
 		{ "cluster = \"c\"\n", "option 'kds-name' is missing" },
 		{ COMPLETE "serial-addresses = {}\n", "option 'serial-addresses' is missing" },
 		{ COMPLETE "name = \"\"\n", "option 'name' is missing" },
+		{ COMPLETE "listen = \"nonsense:port\"\n", "option 'listen'" },
+		{ COMPLETE "serial-addresses = { \"127.0.1.1:0\" }\n", "option 'serial-addresses'" },
 		{ COMPLETE "replica x {\n  port = 1\n}\n", "kds.conf:11: no such option 'port'" },
 		{ COMPLETE "name\n", "kds.conf" },
 	};

@@ -4,6 +4,8 @@
 
 #include "common/x509/cert.h"
 
+#define PREFIXES_MAX 64
+
 static struct api *api_of(Kds__V1__Config_Service *service)
 {
 	return (struct api *)((char *)service - offsetof(struct api, config));
@@ -131,7 +133,9 @@ static void config_watch(Kds__V1__Config_Service *service, const Kds__V1__WatchR
 {
 	(void)closure;
 	struct api *a = api_of(service);
-	if (in->since_revision > watch_revision(a->watch))
+	if (in->n_prefixes > PREFIXES_MAX)
+		rpc_call_fail_field(call, "prefixes", "at most %d prefixes in one call", PREFIXES_MAX);
+	else if (in->since_revision > watch_revision(a->watch))
 		api_read(a, call, false, "Config.Watch", &in->base, read_changes);
 	else
 		watch_call(a->watch, call, in, api_sealed(call));

@@ -9,6 +9,8 @@
 #define ADDRESS_MAX 300
 /* One for each replica that ever led; more than a cluster has, unless replicas move from address to address. */
 #define CHANNELS_MAX 16
+/* A leader that hangs says nothing; until then another may lead, and the caller tries again with the same request id. */
+#define TRY_MS 3000
 
 struct link {
 	char address[ADDRESS_MAX];
@@ -104,10 +106,13 @@ static enum status_code channel_to(struct forward *f, const char *address, struc
 static void answered(void *arg, const struct rpc_result *result)
 {
 	struct rpc_call *call = arg;
-	if (result->status.code == STATUS_OK)
+	enum status_code code = result->status.code;
+	if (code == STATUS_OK)
 		rpc_call_relay(call, STATUS_OK, "", result->payload);
-	else if (result->status.code == STATUS_CANCELLED)
+	else if (code == STATUS_CANCELLED)
 		rpc_call_fail(call, STATUS_UNAVAILABLE, "this replica is stopping; try again with another");
+	else if (code == STATUS_DEADLINE_EXCEEDED && rpc_call_deadline(call) > clock_monotonic_ms())
+		rpc_call_fail(call, STATUS_UNAVAILABLE, "the leader did not answer in time; try again");
 	else
 		rpc_call_relay_error(call, &result->status, result->field);
 }
@@ -141,7 +146,7 @@ void forward_call(struct forward *f, struct rpc_call *call, const char *method, 
 	const struct rpc_call_options options = {
 		.done = answered,
 		.arg = call,
-		.timeout_ms = (unsigned)(deadline - now),
+		.timeout_ms = deadline - now < TRY_MS ? (unsigned)(deadline - now) : TRY_MS,
 		.request_id = rpc_call_request_id(call),
 		.trace_id = rpc_call_trace_id(call),
 		.on_behalf_of = rpc_call_identity(call),

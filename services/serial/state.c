@@ -88,6 +88,20 @@ void state_bind_text(sqlite3_stmt *sql, int parameter, const char *value)
 	sqlite3_bind_text(sql, parameter, value, -1, SQLITE_STATIC);
 }
 
+void state_put_be(uint8_t *p, uint64_t value, int bytes)
+{
+	for (int i = bytes - 1; i >= 0; i--, value >>= 8)
+		p[i] = (uint8_t)value;
+}
+
+uint64_t state_get_be(const uint8_t *p, int bytes)
+{
+	uint64_t value = 0;
+	for (int i = 0; i < bytes; i++)
+		value = value << 8 | p[i];
+	return value;
+}
+
 enum status_code state_refuse(struct state_result *r, enum status_code code, const char *field, const char *format, ...)
 {
 	va_list ap;

@@ -72,8 +72,8 @@ enum status_code state_get(struct state *s, const char *key, unsigned sealed, st
 /* ListResponse; at most about 512 KiB an answer. */
 enum status_code state_list(struct state *s, const Kds__V1__ListRequest *in, unsigned sealed, struct status *st,
 			    struct buffer *out) MUST_CHECK;
-/* WatchResponse with what is newer than since_revision, oldest first, at most about 512 KiB (more = true);
- * *ret_any: is there anything. A since_revision above the state's answers restart. */
+/* WatchResponse with what is newer than since_revision, oldest first: of the next 4,096 objects and at most about 512 KiB
+ * (more = true); *ret_any: is there anything, or more. A since_revision above the state's answers restart. */
 enum status_code state_changes(struct state *s, const Kds__V1__WatchRequest *in, unsigned sealed, struct status *st,
 			       struct buffer *out, bool *ret_any) MUST_CHECK;
 /* ListCertificatesResponse. */

@@ -90,11 +90,14 @@ struct state {
 enum status_code state_sql_failed(struct state *s, struct status *st, const char *doing);
 /* Runs a statement that returns no rows. */
 enum status_code state_run(struct state *s, enum statement which, struct status *st, const char *doing) MUST_CHECK;
-/* Copies what a column holds; never NULL for an empty one. */
+/* Borrowed until the statement's next step; never NULL for an empty one. */
 struct slice state_column(sqlite3_stmt *sql, int column);
 void state_bind_uint(sqlite3_stmt *sql, int parameter, uint64_t value);
 void state_bind_blob(sqlite3_stmt *sql, int parameter, struct slice value); /* borrowed until the next step is done */
 void state_bind_text(sqlite3_stmt *sql, int parameter, const char *value);  /* likewise */
+/* Numbers in blobs: big-endian, so that a database can move between machines. */
+void state_put_be(uint8_t *p, uint64_t value, int bytes);
+uint64_t state_get_be(const uint8_t *p, int bytes);
 
 /* The command is refused: fills the result and returns OK. `field`: static storage, NULL for none. */
 enum status_code state_refuse(struct state_result *r, enum status_code code, const char *field, const char *format, ...)

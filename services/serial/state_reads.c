@@ -10,6 +10,8 @@
 #include "common/rpc/message.h"
 
 #define ANSWER_MAX ((size_t)512 << 10)
+/* Objects that one look for changes may pass, so that a watcher that knows nothing does not hold up the engine. */
+#define SCAN_MAX 4096
 #define CERTIFICATES_DEFAULT 100
 #define CERTIFICATES_MAX 1000
 #define TAG_FIELD_1_BYTES 0x0a
@@ -166,12 +168,11 @@ enum status_code state_changes(struct state *s, const Kds__V1__WatchRequest *in,
 	enum status_code rc = STATUS_OK;
 	size_t start = out->len;
 	int rv = SQLITE_DONE;
-	while (rc == STATUS_OK && (rv = sqlite3_step(sql)) == SQLITE_ROW) {
+	for (unsigned n = 1; rc == STATUS_OK && (rv = sqlite3_step(sql)) == SQLITE_ROW; n++) {
 		const char *key = (const char *)sqlite3_column_text(sql, 0);
-		if (!key || !is_watched(in, key))
-			continue;
-		rc = append_element(key, state_column(sql, 1), sealed, st, out);
-		if (out->len - start > ANSWER_MAX) {
+		if (key && is_watched(in, key))
+			rc = append_element(key, state_column(sql, 1), sealed, st, out);
+		if (n == SCAN_MAX || out->len - start > ANSWER_MAX) {
 			end.more = true;
 			end.revision = (uint64_t)sqlite3_column_int64(sql, 2);
 			break;
@@ -180,7 +181,7 @@ enum status_code state_changes(struct state *s, const Kds__V1__WatchRequest *in,
 	if (rc == STATUS_OK && rv != SQLITE_ROW && rv != SQLITE_DONE)
 		rc = state_sql_failed(s, st, "read what changed");
 	sqlite3_reset(sql);
-	bool any = end.restart || out->len > start;
+	bool any = end.restart || end.more || out->len > start;
 	if (rc == STATUS_OK)
 		rc = message_pack(&end.base, out, st);
 	if (rc == STATUS_OK)

@@ -36,20 +36,6 @@ struct requests {
 	struct request *buckets[BUCKETS];
 };
 
-static void put_be(uint8_t *p, uint64_t v, int bytes)
-{
-	for (int i = bytes - 1; i >= 0; i--, v >>= 8)
-		p[i] = (uint8_t)v;
-}
-
-static uint64_t get_be(const uint8_t *p, int bytes)
-{
-	uint64_t v = 0;
-	for (int i = 0; i < bytes; i++)
-		v = v << 8 | p[i];
-	return v;
-}
-
 /* FNV-1a: those who choose ids are the cluster's own services, so collisions need no keyed hash. */
 static uint32_t bucket_of(const uint8_t *key, size_t len)
 {
@@ -177,10 +163,10 @@ static enum status_code append_entry(struct buffer *row, const struct request *e
 	if (!buffer_reserve(row, ENTRY_HEADER + body))
 		return status_set(st, STATUS_INTERNAL, "state: out of memory for the request ids");
 	uint8_t *p = row->data + row->len;
-	put_be(p, e->time_ms, 8);
-	put_be(p + 8, e->code, 4);
-	put_be(p + 12, e->key_len, 4);
-	put_be(p + 16, e->answer_len, 4);
+	state_put_be(p, e->time_ms, 8);
+	state_put_be(p + 8, e->code, 4);
+	state_put_be(p + 12, e->key_len, 4);
+	state_put_be(p + 16, e->answer_len, 4);
 	memcpy(p + ENTRY_HEADER, e->bytes, body);
 	row->len += ENTRY_HEADER + body;
 	return STATUS_OK;
@@ -209,15 +195,15 @@ static size_t load_entry(const uint8_t *p, size_t left, struct request **ret_req
 {
 	if (left < ENTRY_HEADER)
 		return 0;
-	size_t key_len = get_be(p + 12, 4), answer_len = get_be(p + 16, 4);
+	size_t key_len = state_get_be(p + 12, 4), answer_len = state_get_be(p + 16, 4);
 	if (key_len == 0 || key_len + answer_len > left - ENTRY_HEADER)
 		return 0;
 	const uint8_t *key = p + ENTRY_HEADER;
 	struct request *e = new_request((struct slice){ key, key_len }, (struct slice){ key + key_len, answer_len });
 	if (!e)
 		return 0;
-	e->time_ms = get_be(p, 8);
-	e->code = (uint32_t)get_be(p + 8, 4);
+	e->time_ms = state_get_be(p, 8);
+	e->code = (uint32_t)state_get_be(p + 8, 4);
 	*ret_request = e;
 	return ENTRY_HEADER + key_len + answer_len;
 }

@@ -7,20 +7,6 @@
 /* A range on disk: first and last, 8 bytes big-endian each. */
 #define RANGE_BYTES 16
 
-static void put_u64(uint8_t *p, uint64_t v)
-{
-	for (int i = 7; i >= 0; i--, v >>= 8)
-		p[i] = (uint8_t)v;
-}
-
-static uint64_t get_u64(const uint8_t *p)
-{
-	uint64_t v = 0;
-	for (int i = 0; i < 8; i++)
-		v = v << 8 | p[i];
-	return v;
-}
-
 /* Holders. */
 
 static struct holder *find_holder(struct state *s, const char *name)
@@ -142,7 +128,7 @@ static enum status_code load_holder(struct state *s, sqlite3_stmt *sql, struct s
 		return rc;
 	const uint8_t *p = ranges.data;
 	for (size_t at = 0; at < ranges.len; at += RANGE_BYTES)
-		h->blocks[h->n_blocks++] = (struct block){ get_u64(p + at), get_u64(p + at + 8) };
+		h->blocks[h->n_blocks++] = (struct block){ state_get_be(p + at, 8), state_get_be(p + at + 8, 8) };
 	return STATUS_OK;
 }
 
@@ -150,8 +136,8 @@ static enum status_code save_holder(struct state *s, struct holder *h, struct st
 {
 	uint8_t ranges[HOLDER_BLOCKS_MAX * RANGE_BYTES];
 	for (unsigned i = 0; i < h->n_blocks; i++) {
-		put_u64(ranges + i * RANGE_BYTES, h->blocks[i].first);
-		put_u64(ranges + i * RANGE_BYTES + 8, h->blocks[i].last);
+		state_put_be(ranges + i * RANGE_BYTES, h->blocks[i].first, 8);
+		state_put_be(ranges + i * RANGE_BYTES + 8, h->blocks[i].last, 8);
 	}
 	sqlite3_stmt *sql = s->sql[SQL_BLOCKS_PUT];
 	state_bind_text(sql, 1, h->name);

@@ -501,6 +501,21 @@ static void test_serial_api_watch_from_a_future_revision_starts_again(void **arg
 	}
 }
 
+static void test_serial_api_watch_bounds_its_prefixes(void **arg)
+{
+	(void)arg;
+	char *prefixes[65];
+	for (int i = 0; i < 65; i++)
+		prefixes[i] = "node/";
+	Kds__V1__WatchRequest in = KDS__V1__WATCH_REQUEST__INIT;
+	in.n_prefixes = 65;
+	in.prefixes = prefixes;
+	refused(call(ADMIN, cluster.follower, CONFIG_SERVICE, "Watch", &in.base), STATUS_INVALID_ARGUMENT, "prefixes");
+	prefixes[0] = "cluster";
+	in.n_prefixes = 64;
+	drop(call(ADMIN, cluster.follower, CONFIG_SERVICE, "Watch", &in.base));
+}
+
 static void test_serial_api_view_tells_of_all(void **arg)
 {
 	(void)arg;
@@ -555,6 +570,7 @@ int main(void)
 		cmocka_unit_test(test_serial_api_watches_hear_on_every_replica),
 		cmocka_unit_test(test_serial_api_watch_ends_before_its_deadline),
 		cmocka_unit_test(test_serial_api_watch_from_a_future_revision_starts_again),
+		cmocka_unit_test(test_serial_api_watch_bounds_its_prefixes),
 		cmocka_unit_test(test_serial_api_view_tells_of_all),
 		cmocka_unit_test(test_serial_api_calls_survive_a_leader_that_goes),
 	};

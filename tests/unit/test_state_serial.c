@@ -11,7 +11,7 @@ static void test_state_allocate_never_hands_out_twice(void **arg)
 	fixture_begin(&r);
 	uint64_t expected = 1;
 	for (uint32_t i = 1; i < 300; i++) {
-		uint64_t first, last;
+		uint64_t first = 0, last = 0;
 		const char *ca = i % 3 ? "ca1" : "ca2";
 		assert_int_equal(allocate_id(&r, ca, i, "", &first, &last), STATUS_OK);
 		assert_int_equal(first, expected);

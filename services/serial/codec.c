@@ -130,8 +130,8 @@ static bool reserve_out(struct codec *c, size_t n)
 	return true;
 }
 
-bool codec_pack_append(struct codec *c, const struct raft_append_entries *m, const struct cached_entry *entries, unsigned n,
-		       struct buffer *out)
+bool codec_pack_append(struct codec *c, const struct raft_append_entries *m, const struct cached_entry *entries,
+		       unsigned n, struct buffer *out)
 {
 	if (!reserve_out(c, n))
 		return false;
@@ -216,7 +216,8 @@ static enum status_code unpack_entries(struct codec *c, const Kds__V1__AppendEnt
 			return impossible(st, "an entry's term");
 		if (e->type < RAFT_COMMAND || e->type > RAFT_CHANGE)
 			return impossible(st, "an entry's type");
-		/* libraft 0.22.1 takes the index of the first entry for a change anywhere in the batch (replication.c:851). */
+		/* libraft 0.22.1 takes the index of the first entry for a change anywhere in the batch
+		 * (replication.c:851). */
 		if (e->type == RAFT_CHANGE &&
 		    (i > 0 || !codec_configuration_valid((struct slice){ e->data.data, e->data.len })))
 			return impossible(st, "a membership entry");
@@ -301,7 +302,8 @@ static enum status_code unpack_vote_result(const Kds__V1__RequestVoteResult *in,
 	return STATUS_OK;
 }
 
-static enum status_code unpack_timeout_now(const Kds__V1__TimeoutNow *in, struct status *st, struct raft_timeout_now *out)
+static enum status_code unpack_timeout_now(const Kds__V1__TimeoutNow *in, struct status *st,
+					  struct raft_timeout_now *out)
 {
 	if (in->term == 0 || in->last_log_index > INDEX_MAX)
 		return impossible(st, "TimeoutNow");

@@ -1,6 +1,6 @@
 /*
- * libraft's messages to and from state.proto, with every value checked that libraft only asserts (Debian compiles its asserts
- * out). Pure functions but for the scratch memory. One thread.
+ * libraft's messages to and from state.proto, with every value checked that libraft only asserts (Debian compiles its
+ * asserts out). Pure functions but for the scratch memory. One thread.
  */
 #ifndef SERIAL_CODEC_H
 #define SERIAL_CODEC_H
@@ -16,15 +16,17 @@ struct codec;
 struct codec *codec_new(void) MUST_CHECK;
 void codec_free(struct codec *c);
 
-/* Appends a packed PeerMessage. False: no memory, or a message that is never sent (snapshots). Not for AppendEntries. */
+/* Appends a packed PeerMessage. False: no memory, or a message that is never sent (snapshots). Not for
+ * AppendEntries. */
 bool codec_pack(const struct raft_message *message, struct buffer *out) MUST_CHECK;
 /* AppendEntries with `n` entries behind prev_log_index; m->entries and m->n_entries do not count. False: no memory. */
-bool codec_pack_append(struct codec *c, const struct raft_append_entries *m, const struct cached_entry *entries, unsigned n,
-		       struct buffer *out) MUST_CHECK;
+bool codec_pack_append(struct codec *c, const struct raft_append_entries *m, const struct cached_entry *entries,
+		       unsigned n, struct buffer *out) MUST_CHECK;
 
 /*
- * What a peer sent. `from` is who its certificate says. Entries lie in the codec's scratch memory and their bytes in `in`, both
- * until the next call; no entry has a batch, so libraft frees nothing. INVALID_ARGUMENT: no message of raft's, or impossible.
+ * What a peer sent. `from` is who its certificate says. Entries lie in the codec's scratch memory and their bytes in
+ * `in`, both until the next call; no entry has a batch, so libraft frees nothing. INVALID_ARGUMENT: no message of
+ * raft's, or impossible.
  */
 enum status_code codec_unpack(struct codec *c, const Kds__V1__PeerMessage *in, raft_id from, struct status *st,
 			      struct raft_message *ret_message) MUST_CHECK;

@@ -74,7 +74,9 @@ static void on_message(void *arg, uint64_t from, struct arena *arena, const Kds_
 static void on_link(void *arg, uint64_t peer, bool outgoing, bool up)
 {
 	struct engine *e = arg;
-	log_info("%s replica=%" PRIu64 " direction=%s", up ? "connected" : "disconnected", peer, outgoing ? "to" : "from");
+	/* Its stream to us says more than ours to it: it has accepted who we are, and we who it is. */
+	log_write(outgoing ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "%s replica=%" PRIu64 " direction=%s",
+		  up ? "connected" : "disconnected", peer, outgoing ? "to" : "from");
 	if (outgoing && up) {
 		atomic_store(&e->announce, true);
 		uv_async_send(&e->wake);

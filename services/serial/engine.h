@@ -1,9 +1,9 @@
 /*
- * The quorum engine: libraft's core (raft_step(), 0.22.1), the store as its disk, peers as its network, one libuv thread.
+ * The quorum engine: a replica (replica.h) with the peers as its network, and one libuv thread that gives it turns.
  *
- * A turn: drain input (peer messages, proposals, reads, the timer), raft_step each; ONE transaction for term, vote and entries
- * and for the state machine's changes; tell raft RAFT_PERSISTED_ENTRIES; apply; then send and answer. Nothing leaves before what
- * it promises is durable, but a leader's AppendEntries, once its term is. All raft_* calls are in engine.c.
+ * A turn drains the input (peers' messages, the timer, reads, proposals), which arrives through a queue that other
+ * threads fill (inbox.h), and finishes: applies, answers, one transaction, sends. What came meanwhile makes the next
+ * turn: the slower the disk, the more shares a transaction.
  */
 #ifndef SERIAL_ENGINE_H
 #define SERIAL_ENGINE_H
@@ -32,27 +32,35 @@ struct engine_options {
 	unsigned election_ms, heartbeat_ms;
 	struct tls_credentials *credentials;
 	struct trust *trust;
-	/* On the engine's thread after each turn that changed the state: what watchers and trust need. */
+	/* On the engine's thread, once at its start and after each turn that changed the state: what watchers and
+	 * trust need. */
 	void (*changed)(void *arg, struct state *state, uint64_t revision);
 	void *arg;
 };
 
-/* Opens the store and state (errors as store_open()), starts the peers and the thread. */
-enum status_code engine_start(const struct engine_options *options, struct status *st, struct engine **ret_engine) MUST_CHECK;
-/* What waits is answered with UNAVAILABLE. Frees. */
+/*
+ * Opens the store and state (errors as store_open()), starts the peers and the thread. FAILED_PRECONDITION also: this
+ * replica's log began with another cluster, kds-name, cluster-id or other replicas than the options say (genesis.h).
+ * Blocks; strings and members are not used after it returns, credentials and trust are.
+ */
+enum status_code engine_start(const struct engine_options *options, struct status *st,
+			      struct engine **ret_engine) MUST_CHECK;
+/* What waits is answered with UNAVAILABLE. Frees. No call may be under way or follow. Not from the engine's thread. */
 void engine_stop(struct engine *e);
 
 /*
- * Proposes a command; any thread, never blocks. `done` runs once, on the engine's thread: with the state machine's result, or
- * UNAVAILABLE (not leader, leadership lost, stopping): then it is unknown whether the command was or will be applied.
- * RESOURCE_EXHAUSTED: too many wait. `command` is packed before it returns; the engine stamps time_ms.
+ * Proposes a command; any thread, never blocks. `done` runs once, on the engine's thread: with the state machine's
+ * result, or UNAVAILABLE (not leader, leadership lost, stopping): then it is unknown whether the command was or will be
+ * applied. RESOURCE_EXHAUSTED: too many wait. `command` is packed before it returns; the engine stamps time_ms, which
+ * never goes back, whoever leads. (Only when memory is gone `done` runs before this returns, with UNAVAILABLE.)
  */
 typedef void (*engine_done_fn)(void *arg, const struct state_result *result);
 void engine_propose(struct engine *e, Kds__V1__Command *command, engine_done_fn done, void *arg);
 
 /*
- * Runs `read` on the engine's thread with the state. linearizable: only as leader, behind a barrier that all reads of a turn
- * share (Raft §8); `st` is UNAVAILABLE and state NULL otherwise. Any thread, never blocks.
+ * Runs `read` on the engine's thread with the state. linearizable: only as leader, behind a barrier that all reads of a
+ * turn share (Raft §8); `st` is UNAVAILABLE (RESOURCE_EXHAUSTED: too many wait) and state NULL otherwise. Any thread,
+ * never blocks.
  */
 typedef void (*engine_read_fn)(void *arg, struct state *state, const struct status *st);
 void engine_read(struct engine *e, bool linearizable, engine_read_fn read, void *arg);

@@ -50,9 +50,9 @@ static struct slot *slot_of(const struct entry_cache *c, raft_index index)
 }
 
 /*
- * Where `len` bytes fit in one piece. What is in use runs from the first entry's bytes to the end of the last's, around the
- * ring; a piece that would cross the end of the ring goes to its beginning. The end never meets the beginning, so that full and
- * empty differ.
+ * Where `len` bytes fit in one piece. What is in use runs from the first entry's bytes to the end of the last's, around
+ * the ring; a piece that would cross the end of the ring goes to its beginning. The end never meets the beginning, so
+ * that full and empty differ.
  */
 static bool find_room(const struct entry_cache *c, size_t len, size_t *ret_offset)
 {

@@ -71,7 +71,8 @@ static enum status_code make_command(const struct engine_options *o, struct stat
 	return message_pack(&command.base, out, st);
 }
 
-enum status_code genesis_make(const struct engine_options *options, struct status *st, struct store_genesis *ret_genesis)
+enum status_code genesis_make(const struct engine_options *options, struct status *st,
+			      struct store_genesis *ret_genesis)
 {
 	struct store_genesis g = { 0 };
 	enum status_code rc = make_membership(options, st, &g.configuration);

@@ -1,10 +1,10 @@
 /*
- * How every replica's log begins: entry 1 is the membership, entry 2 the command that names the cluster. Each replica derives
- * both from its own configuration file, so they must come out the same everywhere: replicas tell each other the SHA-256 of them
- * (PeerHello.genesis) and talk to nobody with another.
+ * How every replica's log begins: entry 1 is the membership, entry 2 the command that names the cluster. Each replica
+ * derives both from its own configuration file, so they must come out the same everywhere: replicas tell each other the
+ * SHA-256 of them (PeerHello.genesis) and talk to nobody with another.
  *
- * The membership holds each replica's id and name. Peer addresses are not part of it: they come from the configuration file and
- * may change. (libraft's "address" of a server is its name here.)
+ * The membership holds each replica's id and name. Peer addresses are not part of it: they come from the configuration
+ * file and may change. (libraft's "address" of a server is its name here.)
  */
 #ifndef SERIAL_GENESIS_H
 #define SERIAL_GENESIS_H
@@ -21,7 +21,8 @@ void genesis_free(struct store_genesis *g);
 enum status_code genesis_hash(const struct store_genesis *g, struct status *st,
 			      uint8_t ret_hash[GENESIS_HASH_SIZE]) MUST_CHECK;
 
-/* Did the cluster begin as the configuration file says today? FAILED_PRECONDITION: names the option that was changed. */
+/* Did the cluster begin as the configuration file says today? FAILED_PRECONDITION: names the option that was
+ * changed. */
 enum status_code genesis_compare(const struct store_genesis *stored, const struct store_genesis *configured,
 				 struct status *st) MUST_CHECK;
 

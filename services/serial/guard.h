@@ -1,6 +1,6 @@
 /*
- * The file `acknowledged` beside the database (store.h says why): a lower bound of index and term, 64 bytes rewritten in
- * place. Used by store.c alone.
+ * The file `acknowledged` beside the database (store.h says why): a lower bound of index and term, 64 bytes rewritten
+ * in place. Used by store.c alone.
  */
 #ifndef SERIAL_GUARD_H
 #define SERIAL_GUARD_H

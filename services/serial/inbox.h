@@ -1,6 +1,6 @@
 /*
- * What other threads want from the engine: proposals, reads, messages from peers. Bounded; filled under a mutex and taken whole
- * by the engine's thread. Never blocks for longer than the mutex.
+ * What other threads want from the engine: proposals, reads, messages from peers. Bounded; filled under a mutex and
+ * taken whole by the engine's thread. Never blocks for longer than the mutex.
  */
 #ifndef SERIAL_INBOX_H
 #define SERIAL_INBOX_H
@@ -23,7 +23,8 @@ struct inbox_message {
 	size_t size;
 };
 
-/* What was taken at once. Belongs to the inbox until the next inbox_take(), but for the arenas, which the taker frees. */
+/* What was taken at once. Belongs to the inbox until the next inbox_take(), but for the arenas, which the taker
+ * frees. */
 struct inbox_content {
 	struct proposal *proposals; /* command NULL: too many wait; answer RESOURCE_EXHAUSTED */
 	size_t n_proposals;

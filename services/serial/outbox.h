@@ -20,7 +20,8 @@ struct outbox {
 	size_t n, cap;
 };
 
-/* The bytes from `offset` to the end are a message to `to`. False: no memory; the message is dropped, as Raft allows. */
+/* The bytes from `offset` to the end are a message to `to`. False: no memory; the message is dropped, as Raft
+ * allows. */
 bool outbox_add(struct outbox *o, raft_id to, bool append, size_t offset) MUST_CHECK;
 /* The messages [first, first + n) also go to another. */
 bool outbox_repeat(struct outbox *o, size_t first, size_t n, raft_id to) MUST_CHECK;

@@ -49,6 +49,7 @@ struct peers {
 	uint8_t genesis[GENESIS_SIZE];
 	struct peer *members; /* without ourselves */
 	size_t n_members;
+	uint64_t complained_ms; /* of strangers */
 };
 
 /* One accepted stream. */
@@ -73,17 +74,21 @@ static struct peer *find_name(struct peers *p, const char *name)
 	return NULL;
 }
 
-/* A peer that cannot work with us tries again each second: say so now and then. */
-static void complain(struct peer *peer, const char *what, const char *why)
+/* Whoever cannot work with us tries again each second: say so now and then. */
+static bool may_complain(struct peers *p, uint64_t *last_ms)
 {
-	struct peers *p = peer->owner;
 	uint64_t now = clock_monotonic_ms();
 	pthread_mutex_lock(&p->mutex);
-	bool due = peer->complained_ms == 0 || now - peer->complained_ms >= COMPLAIN_EVERY_MS;
+	bool due = *last_ms == 0 || now - *last_ms >= COMPLAIN_EVERY_MS;
 	if (due)
-		peer->complained_ms = now;
+		*last_ms = now;
 	pthread_mutex_unlock(&p->mutex);
-	if (due)
+	return due;
+}
+
+static void complain(struct peer *peer, const char *what, const char *why)
+{
+	if (may_complain(peer->owner, &peer->complained_ms))
 		log_warning("%s replica %s (%s): %s", what, peer->name, peer->address, why);
 }
 
@@ -233,8 +238,9 @@ static void in_up(void *arg, struct conn *c)
 	const struct identity *id = conn_identity(c);
 	struct peer *peer = id && (id->roles & PEER_SERIAL) ? find_name(p, id->role_name) : NULL;
 	if (!peer) {
-		log_warning("refused a stream from %s: '%s' is no replica of this cluster's configuration",
-			    conn_peer_address(c), id ? id->role_name : "");
+		if (may_complain(p, &p->complained_ms))
+			log_warning("refused a stream from %s: '%s' is no replica of this cluster's configuration",
+				    conn_peer_address(c), id ? id->role_name : "");
 		conn_close(c);
 		return;
 	}
@@ -453,8 +459,8 @@ void peers_stop(struct peers *p)
 	pthread_mutex_unlock(&p->mutex);
 	pthread_join(p->dialler, NULL);
 	listener_stop(p->listener);
-	/* The dialler is gone: conn_dial() has returned for each, so `out` is set where `dialled` is. conn_close() calls nothing
-	 * back on this thread. */
+	/* The dialler is gone: conn_dial() has returned for each, so `out` is set where `dialled` is. conn_close()
+	 * calls nothing back on this thread. */
 	pthread_mutex_lock(&p->mutex);
 	for (size_t i = 0; i < p->n_members; i++)
 		if (p->members[i].dialled)

@@ -1,8 +1,8 @@
 /*
- * Streams between replicas: to each peer one PUSH stream that we dial, from each one PULL stream that it dials. TLS 1.3, both
- * ends with the role `serial`. The first frame is a PeerHello (state.proto); who sends is what the certificate's role name says
- * ("serial<id>" or as configured), nothing else; a hello of another cluster or genesis closes the stream.
- * Nothing is buffered for a peer that is not connected.
+ * Streams between replicas: to each peer one PUSH stream that we dial, from each one PULL stream that it dials. TLS
+ * 1.3, both ends with the role `serial`. The first frame is a PeerHello (state.proto); who sends is what the
+ * certificate's role name says ("serial<id>" or as configured), nothing else; a hello of another cluster or genesis
+ * closes the stream. Nothing is buffered for a peer that is not connected.
  */
 #ifndef SERIAL_PEERS_H
 #define SERIAL_PEERS_H
@@ -30,8 +30,8 @@ struct peers_options {
 	struct trust *trust;
 	const struct peers_member *members; /* ourselves too; copied */
 	size_t n_members;
-	/* On NNG's threads: a message from a peer, checked (message.h), of `size` bytes; the callee owns `arena`, in which it
-	 * lives. */
+	/* On NNG's threads: a message from a peer, checked (message.h), of `size` bytes; the callee owns `arena`, in
+	 * which it lives. */
 	void (*message)(void *arg, uint64_t from, struct arena *arena, const Kds__V1__PeerMessage *message, size_t size);
 	/* A stream to (outgoing) or from a peer came up or broke. NNG's threads, no lock held. */
 	void (*link)(void *arg, uint64_t peer, bool outgoing, bool up);
@@ -39,7 +39,8 @@ struct peers_options {
 };
 
 /* Listens and dials (again and again, 50 ms to 1 s apart), from a thread of its own. Errors as listener_start(). */
-enum status_code peers_start(const struct peers_options *options, struct status *st, struct peers **ret_peers) MUST_CHECK;
+enum status_code peers_start(const struct peers_options *options, struct status *st,
+			     struct peers **ret_peers) MUST_CHECK;
 /* Closes every stream and waits until the last callback has run. Frees. NULL is allowed. */
 void peers_stop(struct peers *p);
 

@@ -97,7 +97,8 @@ static void take_entries(struct replica *r, raft_index index, const struct raft_
 		if (!entry_cache_append(r->cache, index + i, &e, r->written + 1))
 			store_fatal(r->store, "keep an entry in memory: too many wait for the disk");
 		r->unwritten_bytes += entries[i].buf.len;
-		/* Ours and peers' entries have no batch; libraft's own barrier of a new leader has, and it is ours to free. */
+		/* Ours and peers' entries have no batch; libraft's own barrier of a new leader has, and it is ours
+		 * to free. */
 		raft_free(entries[i].batch);
 	}
 	r->last = index + n - 1;
@@ -167,7 +168,8 @@ static int try_step(struct replica *r, struct raft_event *event)
 	return 0;
 }
 
-/* For want of memory, or when the log contradicts the leader's. libraft's state is half changed then: there is no going on. */
+/* For want of memory, or when the log contradicts the leader's. libraft's state is half changed then: there is no
+ * going on. */
 static _Noreturn void step_failed(struct replica *r, const struct raft_event *event, int rv)
 {
 	char doing[128];
@@ -337,8 +339,8 @@ static bool submit_barrier(struct replica *r)
 }
 
 /*
- * A read may run when an entry of our term that was proposed after it came is applied: nobody else led meanwhile (Raft §8).
- * A command of this turn will do; else all reads that wait share a barrier, one at a time.
+ * A read may run when an entry of our term that was proposed after it came is applied: nobody else led meanwhile (Raft
+ * §8). A command of this turn will do; else all reads that wait share a barrier, one at a time.
  */
 static void place_reads(struct replica *r)
 {

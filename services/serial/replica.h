@@ -1,6 +1,6 @@
 /*
- * One replica of the log: libraft's core, the store as its disk, the state machine behind it. It knows no threads, sockets or
- * clocks of its own, so tests drive clusters of them by hand; the engine (engine.h) drives one in a process.
+ * One replica of the log: libraft's core, the store as its disk, the state machine behind it. It knows no threads,
+ * sockets or clocks of its own, so tests drive clusters of them by hand; the engine (engine.h) drives one in a process.
  *
  * Calls come in turns: any number of replica_receive(), replica_submit(), replica_read() and replica_tick(), then one
  * replica_finish(), which makes durable, applies, answers and sends, in the order that Raft's promises need:
@@ -8,8 +8,8 @@
  *   - what is committed is applied, and its proposals are answered: a quorum has it on disk;
  *   - term, vote and entries become durable, with what was applied, in ONE transaction;
  *   - libraft hears of it, and everything else leaves.
- * A turn that only applied leaves its transaction open for the next one to join, for a short time: its entries are durable in
- * the log anyway.
+ * A turn that only applied leaves its transaction open for the next one to join, for a short time: its entries are
+ * durable in the log anyway.
  *
  * All raft_step() calls are in replica.c. Failures that would make this replica differ from the others end the process
  * (store_fatal). One thread at a time.
@@ -36,7 +36,8 @@ struct replica_options {
 };
 
 /* Starts from what the store holds. */
-enum status_code replica_new(const struct replica_options *options, struct status *st, struct replica **ret_replica) MUST_CHECK;
+enum status_code replica_new(const struct replica_options *options, struct status *st,
+			     struct replica **ret_replica) MUST_CHECK;
 /* Answers everything that waits with UNAVAILABLE, commits what is open, frees. NULL is allowed. */
 void replica_free(struct replica *r);
 

@@ -60,7 +60,8 @@ struct replica {
 void replica_step(struct replica *r, struct raft_event *event);
 /* Commits the open transaction, if there is one. */
 void replica_commit(struct replica *r);
-/* Answers UNAVAILABLE to the proposals and reads that wait for an entry behind `behind`, and to the reads that wait for none yet. */
+/* Answers UNAVAILABLE to the proposals and reads that wait for an entry behind `behind`, and to the reads that wait
+ * for none yet. */
 void replica_fail(struct replica *r, raft_index behind, const char *why);
 
 /* replica_messages.c: into the outbox, unless the peer is not connected. */

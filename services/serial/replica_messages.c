@@ -63,7 +63,8 @@ static struct collected collect(struct replica *r, raft_index first, unsigned n)
 
 /*
  * libraft names only how many entries it wants sent. They go in several messages where they are many, each a proper
- * AppendEntries. Leaving off the last ones is safe: the follower rejects what comes behind the gap, and libraft goes back.
+ * AppendEntries. Leaving off the last ones is safe: the follower rejects what comes behind the gap, and libraft goes
+ * back.
  */
 static void pack_append(struct replica *r, raft_id to, const struct raft_append_entries *m)
 {

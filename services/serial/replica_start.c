@@ -26,8 +26,8 @@ static void add_change(void *arg, raft_index index, raft_term term, unsigned sho
 	e->buf = (struct raft_buffer){ .base = copy, .len = data.len };
 }
 
-/* libraft wants an array with every entry's term, 40 bytes each, for the call alone; of the bytes only those of memberships
- * that were not applied yet. */
+/* libraft wants an array with every entry's term, 40 bytes each, for the call alone; of the bytes only those of
+ * memberships that were not applied yet. */
 static struct raft_entry *load_entries(struct replica *r, const struct store_start *at)
 {
 	size_t n = (size_t)(at->last - at->first + 1), n_runs;

@@ -2,16 +2,18 @@
  * The replica's disk: one SQLite database (WAL, synchronous=FULL) with the raft log, term and vote, and, in the same
  * transactions, the state machine's tables (state.h). Used by one thread at a time: the engine's, once it runs.
  *
- * Any SQLite error while the engine runs ends the process at once (store_fatal): a replica that cannot write must not vote.
+ * Any SQLite error while the engine runs ends the process at once (store_fatal): a replica that cannot write must not
+ * vote.
  *
- * DIR holds replica.db (with its -wal and -shm), `lock` (flock(2): one process a directory), and `acknowledged`, the guard
- * against a lost, swapped or restored database: the highest index and term that this replica ever acknowledged. It is written
- * behind the database, without fsync, at most once a second and at the end, so it is a lower bound that costs nothing; a
- * database behind it is refused, because what this replica promised to others is not in it. (Raft may shorten a log: then the
- * guard is lowered, with fsync, before the transaction that does so.)
+ * DIR holds replica.db (with its -wal and -shm), `lock` (flock(2): one process a directory), and `acknowledged`, the
+ * guard against a lost, swapped or restored database: the highest index and term that this replica ever acknowledged.
+ * It is written behind the database, without fsync, at most once a second and at the end, so it is a lower bound that
+ * costs nothing; a database behind it is refused, because what this replica promised to others is not in it. (Raft may
+ * shorten a log: then the guard is lowered, with fsync, before the transaction that does so.)
  *
- * Tables: meta (one row: whose it is, term, vote, applied index and its configuration), genesis (the entries that began the log,
- * kept when the log is compacted), log (idx, term, type, data). The log may begin anywhere, for a later compaction.
+ * Tables: meta (one row: whose it is, term, vote, applied index and its configuration), genesis (the entries that began
+ * the log, kept when the log is compacted), log (idx, term, type, data). The log may begin anywhere, for a later
+ * compaction.
  */
 #ifndef SERIAL_STORE_H
 #define SERIAL_STORE_H
@@ -29,9 +31,9 @@ struct store_identity {
 };
 
 /*
- * Opens DIR/replica.db, making it (and DIR) when there is none. FAILED_PRECONDITION with what to do: of another cluster or
- * replica, of a newer format, locked by another process, not a database; DATA_LOSS: log with a gap, or behind the highest index
- * this replica ever acknowledged. Blocks; reads the whole log once.
+ * Opens DIR/replica.db, making it (and DIR) when there is none. FAILED_PRECONDITION with what to do: of another cluster
+ * or replica, of a newer format, locked by another process, not a database; DATA_LOSS: log with a gap, or behind the
+ * highest index this replica ever acknowledged. Blocks; reads the whole log once.
  */
 enum status_code store_open(const char *dir, const struct store_identity *id, struct status *st,
 			    struct store **ret_store) MUST_CHECK;

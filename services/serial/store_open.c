@@ -20,7 +20,8 @@ static const char schema[] =
     " term INTEGER NOT NULL, vote INTEGER NOT NULL, applied INTEGER NOT NULL, applied_term INTEGER NOT NULL,"
     " configuration_index INTEGER NOT NULL, configuration BLOB NOT NULL) STRICT;"
     "CREATE TABLE genesis (idx INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;"
-    "CREATE TABLE log (idx INTEGER PRIMARY KEY, term INTEGER NOT NULL, type INTEGER NOT NULL, data BLOB NOT NULL) STRICT;"
+    "CREATE TABLE log (idx INTEGER PRIMARY KEY, term INTEGER NOT NULL, type INTEGER NOT NULL,"
+    " data BLOB NOT NULL) STRICT;"
     "CREATE INDEX log_changes ON log (idx) WHERE type = 3;";
 
 static const char *const statements[SQL_COUNT] = {
@@ -268,7 +269,8 @@ static enum status_code load(struct store *s, const struct store_identity *id, b
 		rc = check_format(s, &empty, st);
 	if (rc != STATUS_OK)
 		return rc;
-	/* FULL: a commit is on the disk when it returns. Checkpoints of 4,000 pages (16 MiB) keep them rare and bounded. */
+	/* FULL: a commit is on the disk when it returns. Checkpoints of 4,000 pages (16 MiB) keep them rare and
+	 * bounded. */
 	if (!read_only && sqlite3_exec(s->db,
 				       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;"
 				       "PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16384;"
@@ -301,7 +303,8 @@ static struct store *store_new(const char *dir)
 	return s;
 }
 
-enum status_code store_open(const char *dir, const struct store_identity *id, struct status *st, struct store **ret_store)
+enum status_code store_open(const char *dir, const struct store_identity *id, struct status *st,
+			    struct store **ret_store)
 {
 	if (strlen(dir) > 4000)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "data-dir '%.64s...' is too long", dir);

@@ -1,6 +1,6 @@
 /*
- * What this replica knows of itself and of the others, for any thread: the engine publishes its own status after each turn,
- * peers report theirs. Short critical sections; nothing blocks.
+ * What this replica knows of itself and of the others, for any thread: the engine publishes its own status after each
+ * turn, peers report theirs. Short critical sections; nothing blocks.
  */
 #ifndef SERIAL_VIEW_H
 #define SERIAL_VIEW_H

@@ -1,7 +1,7 @@
 // links: service_serial common_rpc common_net common_base kds_proto
 /*
- * Three engines in one process, over loopback TLS. How replication behaves under faults is test_replica.c's; here the threads,
- * the streams and the start and stop of a real engine are.
+ * Three engines in one process, over loopback TLS. How replication behaves under faults is test_replica.c's; here the
+ * threads, the streams and the start and stop of a real engine are.
  */
 #include "tests/support/support.h"
 

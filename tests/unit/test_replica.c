@@ -1,0 +1,735 @@
+// links: service_serial common_rpc common_base kds_proto
+/*
+ * A simulated cluster: three replicas with real stores, a network and a clock that belong to the test. Messages are
+ * lost, doubled, late and out of order; replicas stop, come back and are cut off.
+ */
+#include "tests/support/support.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/file.h"
+#include "common/rpc/message.h"
+#include "services/serial/genesis.h"
+#include "services/serial/replica.h"
+
+#define N 3
+#define ELECTION_MS 1000
+#define HEARTBEAT_MS 100
+#define LEADERS_MAX 4096
+
+struct node {
+	struct sim *sim;
+	int number;
+	char dir[512];
+	struct store *store;
+	struct state *state;
+	struct replica *replica; /* NULL: down */
+	sqlite3 *durable;        /* another connection: sees what was committed, and nothing else */
+};
+
+struct packet {
+	struct packet *next;
+	uint64_t at_ms;
+	int from, to;
+	size_t len;
+	uint8_t data[];
+};
+
+struct sim {
+	char *dir;
+	struct node nodes[N];
+	struct engine_member members[N];
+	uint64_t now_ms;
+	unsigned random;
+	struct packet *packets;
+	bool cut[N][N];
+	unsigned lose, repeat, late_ms; /* percent, percent, at most */
+	raft_id leaders[LEADERS_MAX];   /* who led in which term */
+	/* Proposals. */
+	unsigned proposed, answered, accepted;
+	uint64_t highest;  /* serial of an accepted one */
+	uint8_t *taken;    /* serials of accepted ones */
+	size_t taken_size;
+};
+
+static unsigned dice(struct sim *s, unsigned sides)
+{
+	s->random = s->random * 1103515245 + 12345;
+	return (s->random >> 8) % sides;
+}
+
+/* The network */
+
+static bool connected(void *arg, raft_id to)
+{
+	struct node *n = arg;
+	return !n->sim->cut[n->number][to - 1];
+}
+
+static void post(struct sim *s, int from, int to, struct slice data)
+{
+	struct packet *p = malloc(sizeof *p + data.len);
+	assert_non_null(p);
+	*p = (struct packet){ .at_ms = s->now_ms + dice(s, s->late_ms + 1), .from = from, .to = to, .len = data.len };
+	memcpy(p->data, data.data, data.len);
+	struct packet **at = &s->packets;
+	while (*at && (*at)->at_ms <= p->at_ms)
+		at = &(*at)->next;
+	p->next = *at;
+	*at = p;
+}
+
+static uint64_t durable(struct node *n, const char *sql)
+{
+	sqlite3_stmt *stmt;
+	assert_int_equal(sqlite3_prepare_v2(n->durable, sql, -1, &stmt, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+	uint64_t value = (uint64_t)sqlite3_column_int64(stmt, 0);
+	sqlite3_finalize(stmt);
+	return value;
+}
+
+/* Nothing may leave before what it promises is on the disk. */
+static void check_promise(struct node *n, raft_id to, struct slice packed)
+{
+	Kds__V1__PeerMessage *m = kds__v1__peer_message__unpack(NULL, packed.len, packed.data);
+	assert_non_null(m);
+	uint64_t term = durable(n, "SELECT term FROM meta");
+	switch (m->message_case) {
+	case KDS__V1__PEER_MESSAGE__MESSAGE_APPEND_ENTRIES:
+		assert_true(m->append_entries->term <= term);
+		break;
+	case KDS__V1__PEER_MESSAGE__MESSAGE_APPEND_ENTRIES_RESULT:
+		assert_true(m->append_entries_result->term <= term);
+		if (m->append_entries_result->rejected == 0)
+			assert_true(durable(n, "SELECT max(idx) FROM log") >= m->append_entries_result->last_log_index);
+		break;
+	case KDS__V1__PEER_MESSAGE__MESSAGE_REQUEST_VOTE:
+		if (m->request_vote->pre_vote)
+			break;
+		assert_true(m->request_vote->term <= term);
+		if (m->request_vote->term == term)
+			assert_int_equal(durable(n, "SELECT vote FROM meta"), n->number + 1);
+		break;
+	case KDS__V1__PEER_MESSAGE__MESSAGE_REQUEST_VOTE_RESULT:
+		if (m->request_vote_result->pre_vote || !m->request_vote_result->vote_granted)
+			break;
+		assert_true(m->request_vote_result->term <= term);
+		if (m->request_vote_result->term == term)
+			assert_int_equal(durable(n, "SELECT vote FROM meta"), to);
+		break;
+	default:
+		break;
+	}
+	kds__v1__peer_message__free_unpacked(m, NULL);
+}
+
+static void send_packet(void *arg, raft_id to, struct slice message)
+{
+	struct node *n = arg;
+	struct sim *s = n->sim;
+	check_promise(n, to, message);
+	if (dice(s, 100) < s->lose)
+		return;
+	post(s, n->number, (int)to - 1, message);
+	if (dice(s, 100) < s->repeat)
+		post(s, n->number, (int)to - 1, message);
+}
+
+static void deliver(struct sim *s, const struct packet *p)
+{
+	struct node *n = &s->nodes[p->to];
+	if (!n->replica || s->cut[p->from][p->to])
+		return;
+	struct arena *arena = arena_new((size_t)32 << 20);
+	assert_non_null(arena);
+	const ProtobufCMessage *m;
+	struct status st;
+	assert_int_equal(message_unpack(&kds__v1__peer_message__descriptor, (struct slice){ p->data, p->len }, arena, &st,
+					NULL, 0, &m),
+			 STATUS_OK);
+	replica_receive(n->replica, (raft_id)p->from + 1, (const Kds__V1__PeerMessage *)m, s->now_ms);
+	arena_free(arena);
+}
+
+/* Replicas */
+
+static void node_start(struct sim *s, int i)
+{
+	struct node *n = &s->nodes[i];
+	struct status st;
+	const struct store_identity id = { .cluster_id = "sim", .replica_id = (uint64_t)i + 1 };
+	if (store_open(n->dir, &id, &st, &n->store) != STATUS_OK)
+		fail_msg("%s", st.message);
+	struct store_start at;
+	store_start_values(n->store, &at);
+	if (at.last == 0) {
+		const struct engine_options o = {
+			.id = (uint64_t)i + 1,
+			.cluster = "cluster.example.com",
+			.kds_name = "key.example.com",
+			.cluster_id = "sim",
+			.members = s->members,
+			.n_members = N,
+		};
+		struct store_genesis genesis;
+		assert_int_equal(genesis_make(&o, &st, &genesis), STATUS_OK);
+		store_create_log(n->store, &genesis);
+		genesis_free(&genesis);
+	}
+	assert_int_equal(state_open(store_sqlite(n->store), &st, &n->state), STATUS_OK);
+	char path[600];
+	snprintf(path, sizeof path, "%s/replica.db", n->dir);
+	assert_int_equal(sqlite3_open_v2(path, &n->durable, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+	const struct replica_options r = {
+		.id = (raft_id)i + 1,
+		.store = n->store,
+		.state = n->state,
+		.election_ms = ELECTION_MS,
+		.heartbeat_ms = HEARTBEAT_MS,
+		.seed = dice(s, 1 << 20),
+		.now_ms = s->now_ms,
+		.connected = connected,
+		.send = send_packet,
+		.arg = n,
+	};
+	if (replica_new(&r, &st, &n->replica) != STATUS_OK)
+		fail_msg("%s", st.message);
+}
+
+static void node_stop(struct sim *s, int i)
+{
+	struct node *n = &s->nodes[i];
+	replica_free(n->replica);
+	sqlite3_close(n->durable);
+	state_close(n->state);
+	store_close(n->store);
+	n->replica = NULL;
+	n->state = NULL;
+	n->store = NULL;
+}
+
+static void copy_file(const char *dir, const char *from, const char *to)
+{
+	char path[600];
+	struct buffer content = { 0 };
+	struct status st;
+	snprintf(path, sizeof path, "%s/%s", dir, from);
+	enum status_code rc = file_read(path, (size_t)256 << 20, &st, &content);
+	snprintf(path, sizeof path, "%s/%s", dir, to);
+	unlink(path);
+	if (rc == STATUS_OK)
+		rc = file_write(path, (struct slice){ content.data, content.len }, 0600, true, &st);
+	assert_true(rc == STATUS_OK || rc == STATUS_NOT_FOUND);
+	buffer_free(&content);
+}
+
+/* As kill -9 does: the files stay as they are at this moment, not as an orderly stop would leave them. */
+static void node_kill(struct sim *s, int i)
+{
+	static const char *const files[][2] = {
+		{ "replica.db", "kept" }, { "replica.db-wal", "kept-wal" }, { "acknowledged", "kept-acknowledged" }
+	};
+	for (int f = 0; f < 3; f++)
+		copy_file(s->nodes[i].dir, files[f][0], files[f][1]);
+	node_stop(s, i);
+	for (int f = 0; f < 3; f++)
+		copy_file(s->nodes[i].dir, files[f][1], files[f][0]);
+}
+
+static struct sim *sim_new(unsigned seed)
+{
+	static const char *const names[N] = { "serial1", "serial2", "serial3" };
+	struct sim *s = calloc(1, sizeof *s);
+	assert_non_null(s);
+	s->dir = support_make_directory();
+	s->random = seed;
+	s->now_ms = 1000;
+	s->taken_size = 1 << 20;
+	s->taken = calloc(1, s->taken_size);
+	assert_non_null(s->taken);
+	for (int i = 0; i < N; i++) {
+		s->members[i] = (struct engine_member){ (uint64_t)i + 1, names[i], "127.0.0.1:1" };
+		s->nodes[i].sim = s;
+		s->nodes[i].number = i;
+		snprintf(s->nodes[i].dir, sizeof s->nodes[i].dir, "%s/%s", s->dir, names[i]);
+	}
+	for (int i = 0; i < N; i++)
+		node_start(s, i);
+	return s;
+}
+
+static void sim_free(struct sim *s)
+{
+	for (int i = 0; i < N; i++)
+		if (s->nodes[i].replica)
+			node_stop(s, i);
+	assert_int_equal(s->answered, s->proposed);
+	while (s->packets) {
+		struct packet *p = s->packets;
+		s->packets = p->next;
+		free(p);
+	}
+	support_remove_directory(s->dir);
+	free(s->taken);
+	free(s);
+}
+
+/* Raft §5.2: at most one leader a term. */
+static void check_leader(struct sim *s, int i)
+{
+	if (!replica_leads(s->nodes[i].replica))
+		return;
+	Kds__V1__ReplicaStatus status = KDS__V1__REPLICA_STATUS__INIT;
+	replica_status(s->nodes[i].replica, &status);
+	assert_true(status.term < LEADERS_MAX);
+	raft_id *leader = &s->leaders[status.term];
+	assert_true(*leader == 0 || *leader == (raft_id)i + 1);
+	*leader = (raft_id)i + 1;
+}
+
+/* One millisecond: a turn of each replica. */
+static void tick(struct sim *s)
+{
+	s->now_ms++;
+	while (s->packets && s->packets->at_ms <= s->now_ms) {
+		struct packet *p = s->packets;
+		s->packets = p->next;
+		deliver(s, p);
+		free(p);
+	}
+	for (int i = 0; i < N; i++) {
+		if (!s->nodes[i].replica)
+			continue;
+		replica_tick(s->nodes[i].replica, s->now_ms);
+		replica_finish(s->nodes[i].replica);
+		check_leader(s, i);
+	}
+}
+
+static void run(struct sim *s, unsigned ms)
+{
+	while (ms-- > 0)
+		tick(s);
+}
+
+/* The leader that most recently won, among those who think they lead. */
+static int leader_of(struct sim *s)
+{
+	int best = -1;
+	uint64_t term = 0;
+	for (int i = 0; i < N; i++) {
+		if (!s->nodes[i].replica || !replica_leads(s->nodes[i].replica))
+			continue;
+		Kds__V1__ReplicaStatus status = KDS__V1__REPLICA_STATUS__INIT;
+		replica_status(s->nodes[i].replica, &status);
+		if (status.term > term) {
+			term = status.term;
+			best = i;
+		}
+	}
+	return best;
+}
+
+static int elect(struct sim *s)
+{
+	for (int ms = 0; ms < 60000; ms++) {
+		int leader = leader_of(s);
+		if (leader >= 0)
+			return leader;
+		tick(s);
+	}
+	fail_msg("no leader");
+	return -1;
+}
+
+/* Proposals */
+
+static void on_done(void *arg, const struct state_result *result)
+{
+	struct sim *s = arg;
+	s->answered++;
+	if (result->status.code != STATUS_OK)
+		return;
+	s->accepted++;
+	Kds__V1__AllocateResponse *r = kds__v1__allocate_response__unpack(NULL, result->answer.len, result->answer.data);
+	assert_non_null(r);
+	assert_true(r->last < s->taken_size);
+	for (uint64_t serial = r->first; serial <= r->last; serial++) {
+		assert_int_equal(s->taken[serial], 0); /* never handed out twice */
+		s->taken[serial] = 1;
+	}
+	if (r->last > s->highest)
+		s->highest = r->last;
+	kds__v1__allocate_response__free_unpacked(r, NULL);
+}
+
+static void submit(struct sim *s, int node, Kds__V1__Command *command)
+{
+	uint8_t bytes[1024];
+	command->version = 1;
+	size_t len = kds__v1__command__get_packed_size(command);
+	uint8_t *p = len + PROPOSAL_STAMP_MAX <= sizeof bytes ? bytes : malloc(len + PROPOSAL_STAMP_MAX);
+	assert_non_null(p);
+	kds__v1__command__pack(command, p);
+	const struct proposal proposal = { .command = p, .len = len, .done = on_done, .arg = s };
+	s->proposed++;
+	replica_submit(s->nodes[node].replica, &proposal, 1);
+	if (p != bytes)
+		free(p);
+}
+
+static void allocate(struct sim *s, int node)
+{
+	Kds__V1__AllocateRequest request = KDS__V1__ALLOCATE_REQUEST__INIT;
+	request.count = 1 + dice(s, 5);
+	Kds__V1__Command command = KDS__V1__COMMAND__INIT;
+	command.requester = (char *)"ca1";
+	command.op_case = KDS__V1__COMMAND__OP_ALLOCATE;
+	command.allocate = &request;
+	submit(s, node, &command);
+}
+
+static void allocate_many(struct sim *s, int node, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		allocate(s, node);
+}
+
+/* A command that the state machine refuses, but only once it is applied: a big entry. */
+static void propose_big(struct sim *s, int node, size_t size)
+{
+	char *name = malloc(size + 1);
+	assert_non_null(name);
+	memset(name, 'x', size);
+	name[size] = '\0';
+	Kds__V1__DeleteRequest request = KDS__V1__DELETE_REQUEST__INIT;
+	request.key = name;
+	Kds__V1__Command command = KDS__V1__COMMAND__INIT;
+	command.requester = (char *)"admin";
+	command.op_case = KDS__V1__COMMAND__OP_DELETE;
+	command.delete_ = &request;
+	submit(s, node, &command);
+	free(name);
+}
+
+/* What the logs must look like when all is quiet */
+
+struct log_copy {
+	struct buffer bytes;
+	uint64_t last_time;
+};
+
+static void copy_entry(void *arg, raft_index index, raft_term term, unsigned short type, struct slice data)
+{
+	struct log_copy *c = arg;
+	const uint64_t head[] = { index, term, type, data.len };
+	assert_true(buffer_append(&c->bytes, head, sizeof head));
+	assert_true(buffer_append(&c->bytes, data.data, data.len));
+	if (type != RAFT_COMMAND)
+		return;
+	Kds__V1__Command *command = kds__v1__command__unpack(NULL, data.len, data.data);
+	assert_non_null(command);
+	assert_true(command->time_ms >= c->last_time); /* never back, whoever leads */
+	c->last_time = command->time_ms;
+	kds__v1__command__free_unpacked(command, NULL);
+}
+
+static uint64_t applied(struct sim *s, int i)
+{
+	Kds__V1__ReplicaStatus status = KDS__V1__REPLICA_STATUS__INIT;
+	replica_status(s->nodes[i].replica, &status);
+	return status.applied_index;
+}
+
+/* Heals everything and waits until all three are at the same point; then compares logs and states. */
+static void converge(struct sim *s)
+{
+	memset(s->cut, 0, sizeof s->cut);
+	s->lose = s->repeat = 0;
+	for (int i = 0; i < N; i++)
+		if (!s->nodes[i].replica)
+			node_start(s, i);
+	bool same = false;
+	for (int ms = 0; ms < 120000 && !same; ms++) {
+		tick(s);
+		int leader = leader_of(s);
+		if (leader < 0)
+			continue;
+		Kds__V1__ReplicaStatus status = KDS__V1__REPLICA_STATUS__INIT;
+		replica_status(s->nodes[leader].replica, &status);
+		same = s->answered == s->proposed && status.applied_index == status.last_index;
+		for (int i = 0; i < N; i++)
+			same = same && applied(s, i) == status.last_index;
+	}
+	assert_true(same);
+	run(s, 50); /* open transactions are committed */
+	struct log_copy logs[N] = { 0 };
+	Kds__V1__SerialStatus serials[N];
+	for (int i = 0; i < N; i++) {
+		assert_true(store_read(s->nodes[i].store, 1, (unsigned)applied(s, i), copy_entry, &logs[i]));
+		state_serial_status(s->nodes[i].state, &serials[i]);
+		assert_int_equal(logs[i].bytes.len, logs[0].bytes.len);
+		assert_memory_equal(logs[i].bytes.data, logs[0].bytes.data, logs[0].bytes.len);
+		assert_int_equal(serials[i].last_serial, serials[0].last_serial);
+		assert_true(serials[i].last_serial >= s->highest);
+	}
+	for (int i = 0; i < N; i++)
+		buffer_free(&logs[i].bytes);
+}
+
+/* Tests */
+
+static void test_replica_commits_what_a_quorum_has(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(1);
+	int leader = elect(s);
+	allocate_many(s, leader, 10);
+	run(s, 20);
+	assert_int_equal(s->accepted, 10);
+	converge(s);
+	sim_free(s);
+}
+
+static void test_replica_alone_in_its_part_commits_nothing(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(2);
+	int old = elect(s);
+	run(s, 200);
+	for (int i = 0; i < N; i++)
+		if (i != old)
+			s->cut[old][i] = s->cut[i][old] = true;
+	allocate_many(s, old, 5);
+	run(s, 5);
+	assert_int_equal(s->answered, 0);
+	run(s, 10 * ELECTION_MS);
+	assert_int_equal(s->answered, 5); /* it stepped down, and said so */
+	assert_int_equal(s->accepted, 0);
+	assert_false(replica_leads(s->nodes[old].replica));
+	int leader = elect(s);
+	assert_true(leader != old);
+	allocate_many(s, leader, 3);
+	run(s, 100);
+	assert_int_equal(s->accepted, 3);
+	/* Its five entries make room for the others' when it is back, also on its disk. */
+	converge(s);
+	node_stop(s, old);
+	node_start(s, old);
+	converge(s);
+	sim_free(s);
+}
+
+static void test_replica_shortened_log_starts_again(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(3);
+	int old = elect(s);
+	run(s, 200);
+	for (int i = 0; i < N; i++)
+		if (i != old)
+			s->cut[old][i] = s->cut[i][old] = true;
+	allocate_many(s, old, 500);
+	run(s, 2);
+	node_stop(s, old); /* the guard has seen the 500 */
+	int leader = elect(s);
+	allocate_many(s, leader, 1);
+	run(s, 100);
+	node_start(s, old);
+	converge(s);
+	node_stop(s, old); /* the log is much shorter now, and that is no loss */
+	node_start(s, old);
+	converge(s);
+	sim_free(s);
+}
+
+static void test_replica_far_behind_catches_up_from_disk(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(4);
+	int leader = elect(s), away = (leader + 1) % N;
+	node_stop(s, away);
+	for (int round = 0; round < 40; round++) {
+		allocate_many(s, leader, 500); /* more in all than the entry cache holds */
+		run(s, 3);
+	}
+	run(s, 100);
+	assert_int_equal(s->accepted, 20000);
+	converge(s);
+	assert_int_equal(applied(s, away), applied(s, leader));
+	sim_free(s);
+}
+
+static void test_replica_big_entries_pass_in_parts(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(5);
+	int leader = elect(s), away = (leader + 1) % N;
+	node_stop(s, away);
+	for (int i = 0; i < 30; i++) {
+		propose_big(s, leader, 900000); /* 27 MB: more than is sent at once, and than is cached */
+		run(s, 2);
+	}
+	run(s, 50);
+	assert_int_equal(s->answered, 30);
+	assert_int_equal(s->accepted, 0);
+	node_start(s, away);
+	for (int ms = 0; ms < 20000 && applied(s, away) < applied(s, leader); ms++)
+		tick(s);
+	assert_int_equal(applied(s, away), applied(s, leader));
+	/* And all in one turn. */
+	for (int i = 0; i < 30; i++)
+		propose_big(s, leader, 900000);
+	run(s, 200);
+	assert_int_equal(s->answered, 60);
+	converge(s);
+	sim_free(s);
+}
+
+struct reads {
+	unsigned ok, failed;
+	uint64_t least;
+};
+
+static void on_read(void *arg, struct state *state, const struct status *st)
+{
+	struct reads *r = arg;
+	if (st->code != STATUS_OK) {
+		assert_null(state);
+		r->failed++;
+		return;
+	}
+	Kds__V1__SerialStatus serials;
+	state_serial_status(state, &serials);
+	if (r->ok++ == 0 || serials.last_serial < r->least)
+		r->least = serials.last_serial;
+}
+
+static void test_replica_reads_of_a_turn_share_a_barrier(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(6);
+	int leader = elect(s);
+	allocate_many(s, leader, 3);
+	run(s, 100);
+	uint64_t before = applied(s, leader);
+	struct reads reads = { 0 };
+	for (int i = 0; i < 100; i++)
+		replica_read(s->nodes[leader].replica, on_read, &reads);
+	run(s, 20);
+	assert_int_equal(reads.ok, 100);
+	assert_true(reads.least >= s->highest);
+	assert_int_equal(applied(s, leader), before + 1);
+	/* Those that come while one is under way share the next. */
+	replica_read(s->nodes[leader].replica, on_read, &reads);
+	replica_finish(s->nodes[leader].replica);
+	replica_read(s->nodes[leader].replica, on_read, &reads);
+	replica_finish(s->nodes[leader].replica);
+	replica_read(s->nodes[leader].replica, on_read, &reads);
+	run(s, 20);
+	assert_int_equal(reads.ok, 103);
+	assert_int_equal(applied(s, leader), before + 3);
+	/* With a command in the same turn, none is needed at all. */
+	replica_read(s->nodes[leader].replica, on_read, &reads);
+	allocate(s, leader);
+	run(s, 20);
+	assert_int_equal(reads.ok, 104);
+	assert_int_equal(applied(s, leader), before + 4);
+	sim_free(s);
+}
+
+static void test_replica_that_lost_its_quorum_answers_no_read(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(7);
+	int old = elect(s);
+	run(s, 200);
+	for (int i = 0; i < N; i++)
+		if (i != old)
+			s->cut[old][i] = s->cut[i][old] = true;
+	struct reads reads = { 0 };
+	replica_read(s->nodes[old].replica, on_read, &reads); /* it still believes that it leads */
+	int leader = -1;
+	for (int ms = 0; ms < 60000 && (leader < 0 || leader == old); ms++) {
+		tick(s);
+		leader = leader_of(s);
+	}
+	allocate_many(s, leader, 1);
+	run(s, 5 * ELECTION_MS);
+	assert_int_equal(reads.ok, 0);
+	assert_int_equal(reads.failed, 1);
+	converge(s);
+	sim_free(s);
+}
+
+static void misfortune(struct sim *s)
+{
+	int i = (int)dice(s, N), j = (int)dice(s, N);
+	switch (dice(s, 8)) {
+	case 0:
+		if (s->nodes[i].replica && j == 0)
+			node_stop(s, i);
+		else if (s->nodes[i].replica)
+			node_kill(s, i);
+		break;
+	case 1:
+	case 2:
+		if (!s->nodes[i].replica)
+			node_start(s, i);
+		break;
+	case 3:
+		s->cut[i][j] = true; /* one way only, too */
+		break;
+	case 4:
+	case 5:
+		memset(s->cut, 0, sizeof s->cut);
+		break;
+	case 6:
+		s->lose = dice(s, 30);
+		s->repeat = dice(s, 30);
+		s->late_ms = dice(s, 60);
+		break;
+	default:
+		break;
+	}
+}
+
+static void test_replica_survives_misfortunes(void **state)
+{
+	(void)state;
+	for (unsigned seed = 100; seed < 106; seed++) {
+		struct sim *s = sim_new(seed);
+		for (int round = 0; round < 300; round++) {
+			misfortune(s);
+			for (int ms = 0; ms < 40; ms++) {
+				int leader = leader_of(s);
+				if (leader >= 0 && dice(s, 4) == 0)
+					allocate_many(s, leader, 1 + dice(s, 10));
+				tick(s);
+			}
+		}
+		converge(s);
+		assert_true(s->accepted > 0);
+		sim_free(s);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_replica_commits_what_a_quorum_has),
+		cmocka_unit_test(test_replica_alone_in_its_part_commits_nothing),
+		cmocka_unit_test(test_replica_shortened_log_starts_again),
+		cmocka_unit_test(test_replica_far_behind_catches_up_from_disk),
+		cmocka_unit_test(test_replica_big_entries_pass_in_parts),
+		cmocka_unit_test(test_replica_reads_of_a_turn_share_a_barrier),
+		cmocka_unit_test(test_replica_that_lost_its_quorum_answers_no_read),
+		cmocka_unit_test(test_replica_survives_misfortunes),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

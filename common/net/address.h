@@ -1,4 +1,7 @@
-/* "host:port" and "[v6]:port", as users write them, to what NNG takes; and back from a socket's address. Pure functions. */
+/*
+ * "host:port" and "[v6]:port", as users write them, to what NNG takes; and back from a socket's address.
+ * Pure functions.
+ */
 #ifndef NET_ADDRESS_H
 #define NET_ADDRESS_H
 

@@ -63,8 +63,10 @@ struct conn *conn_ref(struct conn *c);
 /* The last reference only frees; it does not close: call conn_close() to be rid of an open connection. */
 void conn_unref(struct conn *c);
 
-/* Closes soon: what is queued is still sent, for a second at most; no more frames come; `down` follows (if it has not run).
- * Any thread, any number of times. */
+/*
+ * Closes soon: what is queued is still sent, for a second at most; no more frames come; `down` follows (if it has not
+ * run). Any thread, any number of times.
+ */
 void conn_close(struct conn *c);
 
 /*

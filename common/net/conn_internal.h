@@ -9,8 +9,9 @@
  * Rules, learnt from NNG 1.5.2 and 1.12:
  * - Every nng_stream_* call on a stream, its close among them, happens under the connection's mutex, and none after the
  *   close: an operation that is queued on a closed stream never calls back.
- * - `busy` counts the operations that will call back. A connection that is not dead has at least one, so the last callback
- *   of a dead one is where it ends: `down` runs, then the reaper frees (nng_aio_stop() blocks, a callback must not).
+ * - `busy` counts the operations that will call back. A connection that is not dead has at least one, so the last
+ *   callback of a dead one is where it ends: `down` runs, then the reaper frees (nng_aio_stop() blocks, a callback
+ *   must not).
  */
 #ifndef NET_CONN_INTERNAL_H
 #define NET_CONN_INTERNAL_H
@@ -118,8 +119,10 @@ void conn_leave(struct conn *c);
 /* Refuses the peer if the trust no longer takes it. Locks by itself. */
 void conn_recheck(struct conn *c);
 
-/* Between the end of the handshake and the peer's reaction to our last alert. A hang-up that the peer has not read the
- * alert before would be a reset, and the reason lost. */
+/*
+ * How long the peer may take to read our last alert and hang up. Were we to hang up first, with input of its unread, that
+ * would be a reset, which may overtake the alert.
+ */
 #define CONN_LINGER_MS 1000
 
 /* conn_io.c. With the mutex held. */

@@ -1,6 +1,6 @@
 /*
- * The callbacks of one connection: what the stream brings goes through TLS into frames for the handlers, and what they send
- * goes back out. One read and one write are under way at most; while a write is, frames gather, and leave together
+ * The callbacks of one connection: what the stream brings goes through TLS into frames for the handlers, and what they
+ * send goes back out. One read and one write are under way at most; while a write is, frames gather, and leave together
  * in full records when it is done.
  */
 #include <stdlib.h>
@@ -201,8 +201,8 @@ static bool size_input(struct conn *c, size_t got)
 }
 
 /*
- * A server whose answers the peer does not read takes no more requests until it does. A client reads in any case: were both
- * ends to wait for each other, neither would ever go on.
+ * A server whose answers the peer does not read takes no more requests until it does. A client reads in any case: were
+ * both ends to wait for each other, neither would ever go on.
  */
 static bool must_wait_for_peer(const struct conn *c)
 {

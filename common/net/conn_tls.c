@@ -10,7 +10,7 @@
 
 /* What a peer without a verified certificate may make us hold for one handshake message. */
 #define HANDSHAKE_MESSAGE_MAX 32768
-/* Beyond what one round of conn_tls_encrypt() writes: answers to KeyUpdate and alerts, in front of a peer that reads nothing. */
+/* More than one round of conn_tls_encrypt() writes; the rest is for answers to KeyUpdate, which a peer asks for. */
 #define CIPHER_MAX (256 * 1024)
 #define RECORD_MAX 16384
 

@@ -14,7 +14,7 @@
 /* Peers choose how often they are refused, not how fast the log grows. */
 #define REFUSALS_LOGGED_EVERY_MS 200
 
-/* Lock order: a listener's mutex, then a connection's; a connection never asks for its listener's while it holds its own. */
+/* Lock order: a listener's mutex, then a connection's, whose callbacks hold none when they come here. */
 struct listener {
 	struct listener_options options;
 	char address[ADDRESS_TEXT_MAX];

@@ -8,7 +8,7 @@
 
 #include "common/x509/cert.h"
 
-/* The longest that occurs: leaf, issuing CA, a third party's intermediates, root. Bounds the work a peer can ask for. */
+/* Leaf, issuing CA, a third party's intermediates, root: no more is needed, and the work a peer can ask for is bounded. */
 #define CHAIN_MAX 8
 
 /* Certificates signed with SHA-1 and keys under 112 bits of strength (NIST SP 800-57) do not count. */

@@ -1,6 +1,6 @@
 /*
- * A listener that echoes, and connections that note what happens to them: for tests of common/net. Every wait ends the test
- * after 20 s.
+ * A listener that echoes, and connections that note what happens to them: for tests of common/net. Every wait ends the
+ * test after 20 s.
  */
 #ifndef TESTS_WIRE_H
 #define TESTS_WIRE_H

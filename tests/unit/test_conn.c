@@ -60,7 +60,8 @@ static void test_conn_echo(void **state)
 /* Sizes around those of records, reads and writes; all at once, so that frames end anywhere in a record. */
 static void test_conn_frames_of_all_sizes(void **state)
 {
-	static const size_t sizes[] = { 0, 1, 7, 8, 9, 255, 2039, 2040, 2048, 16375, 16376, 16377, 16384, 65528, 65536, 262144, 1 << 20 };
+	static const size_t sizes[] = { 0,     1,     7,     8,	    9,	   255,	  2039,	  2040, 2048,
+					16375, 16376, 16377, 16384, 65528, 65536, 262144, 1 << 20 };
 	enum { N = sizeof sizes / sizeof sizes[0] };
 	struct wire *w = *state;
 	struct wire_log log;
@@ -283,8 +284,8 @@ static void test_conn_reason_ahead_of_reset(void **state)
 
 static void test_conn_bad_addresses(void **state)
 {
-	static const char *const bad[] = { "", "host", "host:", ":7400", "host:0", "host:65536", "host:7x", "::1:7400", "[::1]7400",
-					   "[]:1", "a b:1", "tcp://h:1", "h:1/x", "*:7400" };
+	static const char *const bad[] = { "",	       "host",	   "host:",  ":7400", "host:0",	   "host:65536", "host:7x",
+					   "::1:7400", "[::1]7400", "[]:1", "a b:1", "tcp://h:1", "h:1/x",	 "*:7400" };
 	struct wire *w = *state;
 	struct wire_log log;
 	wire_log_init(&log);

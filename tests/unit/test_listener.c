@@ -248,9 +248,19 @@ static void test_listener_frame_length(void **state)
 }
 
 /* How far a client gets before it stops or goes away. */
-enum stage { STAGE_CONNECTED, STAGE_GARBAGE, STAGE_HALF_HELLO, STAGE_TLS, STAGE_HALF_SP_HELLO, STAGE_SP, STAGE_HALF_FRAME, STAGES };
+enum stage {
+	STAGE_CONNECTED,
+	STAGE_GARBAGE,
+	STAGE_HALF_HELLO,
+	STAGE_TLS,
+	STAGE_HALF_SP_HELLO,
+	STAGE_SP,
+	STAGE_HALF_FRAME,
+	STAGES,
+};
 
-static void go_to(struct sp_client *c, enum stage stage, const char *address, gnutls_certificate_credentials_t credentials)
+static void go_to(struct sp_client *c, enum stage stage, const char *address,
+		  gnutls_certificate_credentials_t credentials)
 {
 	static const uint8_t record[] = { 0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3 }, hello[4] = { 0, 'S', 'P', 0 };
 	static const uint8_t frame[20] = { [6] = 1 };

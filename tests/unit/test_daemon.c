@@ -299,10 +299,10 @@ static void test_daemon_says_what_is_wrong_with_its_files(void **state)
 	copy_file(pki_admin(f->pki)->key, path);
 	expect_refusal(f, "service");
 	install(f, pki_service(f->pki, "keydist", "keydist2"));
-	expect_refusal(f, "it is for keydist 'keydist2', not for test 'keydist1'");
+	expect_refusal(f, "service.crt is for kds-keydist 'keydist2', not for kds-test 'keydist1'");
 	f->options.program = "kds-ca";
 	install(f, pki_service(f->pki, "keydist", "keydist1"));
-	expect_refusal(f, "it is for keydist 'keydist1', not for ca 'keydist1'");
+	expect_refusal(f, "is for kds-keydist 'keydist1', not for kds-ca 'keydist1'");
 	f->options.program = "kds-keydist";
 	install(f, pki_node(f->pki, "keydist1", 0));
 	expect_refusal(f, "no peer would accept it");

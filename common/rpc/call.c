@@ -67,6 +67,11 @@ void call_expire(struct rpc_call *call)
 /* Every answer ends here: the handler's reference goes. */
 static void answer(struct rpc_call *call, const struct response_envelope *response)
 {
+	/* Debug, because a caller decides how many there are, and writing blocks. */
+	if (call->trace_id[0])
+		log_debug("answered method=%s code=%s trace=%s caller=%s", call->method->name,
+			  status_name(response->code), call->trace_id,
+			  call->identity ? call->identity->common_name : "");
 	if (server_finish(call->server, call, response->code != STATUS_OK))
 		send_response(call->session->conn, call->header, call->header_len, response);
 	call_unref(call);

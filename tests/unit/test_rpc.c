@@ -403,6 +403,10 @@ static void test_server_limits(void **state)
 	call(c, 2, "Serial.Show", STATUS_RESOURCE_EXHAUSTED,
 	     "Serial.Show: this connection has too many requests at hand; try again later");
 	call(other, 2, "Serial.Show", STATUS_OK, "");
+	served_release(s, "");
+	expect_reply(c, 1, STATUS_OK, "");
+	call(c, 3, "Serial.Show", STATUS_OK, ""); /* what is answered no longer counts */
+	call(c, 4, "Serial.Show", STATUS_OK, "");
 	close_client(c);
 	close_client(other);
 	served_stop(s);
@@ -434,7 +438,11 @@ static void test_server_bounds_request_and_answer(void **state)
 	c = open_client(s, certificates->node);
 	send_request(c, &(struct request){ .id = 1, .method = "Health.Echo", .input = &in.base });
 	expect_reply(c, 1, STATUS_RESOURCE_EXHAUSTED, NULL);
-	call(c, 2, "Serial.Show", STATUS_OK, "");
+	in.data.len = 8000;
+	for (uint32_t i = 2; i < 8; i++) {
+		send_request(c, &(struct request){ .id = i, .method = "Health.Echo", .input = &in.base });
+		expect_reply(c, i, STATUS_OK, "");
+	}
 	close_client(c);
 	served_stop(s);
 }

@@ -305,7 +305,7 @@ static void test_daemon_says_what_is_wrong_with_its_files(void **state)
 	expect_refusal(f, "is for kds-keydist 'keydist1', not for kds-ca 'keydist1'");
 	f->options.program = "kds-keydist";
 	install(f, pki_node(f->pki, "keydist1", 0));
-	expect_refusal(f, "no peer would accept it");
+	expect_refusal(f, "no peer would accept");
 	install(f, pki_service(f->pki, "keydist", "keydist1"));
 	assert_int_equal(daemon_new(&f->options, &f->st, &f->daemon), STATUS_OK);
 	snprintf(path, sizeof path, "%s/infra-ca.crt", pki_directory(f->pki));

@@ -1,8 +1,9 @@
 /*
- * What kds-serial serves: Serial, Config and Replicas (proto/). Checks who may do what, turns requests into commands and reads.
+ * What kds-serial serves: Serial, Config and Replicas (proto/). Checks who may do what, turns requests into commands
+ * and reads.
  *
- * Any replica takes any call. Writes are for the leader: a follower passes them on as they came (RPC_ROUTED). So are reads, unless
- * the caller asks for the local, possibly older state; Config.Watch and Replicas.View are always local.
+ * Any replica takes any call. Writes are for the leader: a follower passes them on as they came (RPC_ROUTED). So are
+ * reads, unless the caller asks for the local, possibly older state; Config.Watch and Replicas.View are always local.
  */
 #ifndef SERIAL_API_H
 #define SERIAL_API_H

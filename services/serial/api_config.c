@@ -25,7 +25,8 @@ static const struct kind {
 };
 #define N_KINDS (sizeof kinds / sizeof *kinds)
 
-/* Answers and returns false when the caller must not write this kind. NULL: no such kind, which state_validate() explains. */
+/* Answers and returns false when the caller must not write this kind. NULL: no such kind, which state_validate()
+ * explains. */
 static bool may_write(struct rpc_call *call, const struct kind *kind)
 {
 	if (!kind || (rpc_call_identity(call)->roles & kind->writers))
@@ -50,7 +51,8 @@ static enum status_code check_authority(const Kds__V1__CertificateAuthority *a, 
 	if (rc != STATUS_OK)
 		return rc;
 	if (!info.ca)
-		rc = status_set(st, STATUS_INVALID_ARGUMENT, "the certificate of %.100s is not a CA's", info.common_name);
+		rc = status_set(st, STATUS_INVALID_ARGUMENT, "the certificate of %.100s is not a CA's",
+				info.common_name);
 	x509_info_free(&info);
 	return rc;
 }
@@ -120,7 +122,8 @@ static void config_list(Kds__V1__Config_Service *service, const Kds__V1__ListReq
 	api_read(api_of(service), call, in->local, "Config.List", &in->base, read_list);
 }
 
-/* For a caller that has seen more than this replica: with the leader's word it is of another time, or of another cluster. */
+/* For a caller that has seen more than this replica: with the leader's word it is of another time, or of another
+ * cluster. */
 static enum status_code read_changes(struct state *s, const ProtobufCMessage *in, unsigned sealed, struct status *st,
 				     struct buffer *out)
 {

@@ -56,8 +56,8 @@ static void serial_show(Kds__V1__Serial_Service *service, const Kds__V1__ShowReq
 	api_read(api_of(service), call, in->local, "Serial.Show", &in->base, read_status);
 }
 
-static enum status_code read_certificates(struct state *s, const ProtobufCMessage *in, unsigned sealed, struct status *st,
-					  struct buffer *out)
+static enum status_code read_certificates(struct state *s, const ProtobufCMessage *in, unsigned sealed,
+					  struct status *st, struct buffer *out)
 {
 	(void)sealed;
 	return state_certificates(s, (const Kds__V1__ListCertificatesRequest *)in, st, out);

@@ -54,9 +54,11 @@ static enum status_code read_member(const struct daemon_options *o, cfg_t *secti
 		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: replica %s: option 'id' is missing or not positive",
 				  o->config_file, name);
 	if (!address || !*address)
-		return status_set(st, STATUS_INVALID_ARGUMENT,
-				  "%s: replica %s: option 'address' is missing; it is the host and port where that replica"
-				  " listens for the others", o->config_file, name);
+		return status_set(
+		    st, STATUS_INVALID_ARGUMENT,
+		    "%s: replica %s: option 'address' is missing; it is the host and port where that replica"
+		    " listens for the others",
+		    o->config_file, name);
 	struct engine_member m = { .id = (uint64_t)id, .name = strdup(name) };
 	m.address = config_file_address(address, SERIAL_PEER_PORT);
 	*ret_member = m; /* the config's, whatever comes of it */
@@ -75,11 +77,14 @@ static enum status_code read_members(const struct daemon_options *o, struct seri
 {
 	unsigned n = cfg_size(o->cfg, "replica");
 	if (n == 0 || n > SERIAL_REPLICAS_MAX)
-		return status_set(st, STATUS_INVALID_ARGUMENT,
-				  "%s: %u sections 'replica NAME { id = N address = \"host:port\" }'; there must be one for each"
-				  " replica, this one too, at most %d", o->config_file, n, SERIAL_REPLICAS_MAX);
+		return status_set(
+		    st, STATUS_INVALID_ARGUMENT,
+		    "%s: %u sections 'replica NAME { id = N address = \"host:port\" }'; there must be one for each"
+		    " replica, this one too, at most %d",
+		    o->config_file, n, SERIAL_REPLICAS_MAX);
 	for (unsigned i = 0; i < n; i++) {
-		enum status_code rc = read_member(o, cfg_getnsec(o->cfg, "replica", i), st, &c->members[c->n_members++]);
+		enum status_code rc =
+		    read_member(o, cfg_getnsec(o->cfg, "replica", i), st, &c->members[c->n_members++]);
 		if (rc != STATUS_OK)
 			return rc;
 	}
@@ -87,8 +92,9 @@ static enum status_code read_members(const struct daemon_options *o, struct seri
 	qsort(c->members, c->n_members, sizeof *c->members, compare_members);
 	for (size_t i = 1; i < c->n_members; i++)
 		if (c->members[i - 1].id == c->members[i].id)
-			return status_set(st, STATUS_INVALID_ARGUMENT, "%s: replicas %s and %s have the same id %" PRIu64,
-					  o->config_file, c->members[i - 1].name, c->members[i].name, c->members[i].id);
+			return status_set(st, STATUS_INVALID_ARGUMENT,
+					  "%s: replicas %s and %s have the same id %" PRIu64, o->config_file,
+					  c->members[i - 1].name, c->members[i].name, c->members[i].id);
 	return STATUS_OK;
 }
 
@@ -97,9 +103,11 @@ static enum status_code find_self(const struct daemon_options *o, struct serial_
 {
 	long id = cfg_getint(o->cfg, "id");
 	if (!valid_id(id))
-		return status_set(st, STATUS_INVALID_ARGUMENT,
-				  "%s: option 'id' is missing or not positive; it is this replica's number, as in its section"
-				  " 'replica %s'", o->config_file, o->name);
+		return status_set(
+		    st, STATUS_INVALID_ARGUMENT,
+		    "%s: option 'id' is missing or not positive; it is this replica's number, as in its section"
+		    " 'replica %s'",
+		    o->config_file, o->name);
 	c->id = (uint64_t)id;
 	for (size_t i = 0; i < c->n_members; i++)
 		if (c->members[i].id == c->id && strcmp(c->members[i].name, o->name) == 0) {
@@ -107,8 +115,8 @@ static enum status_code find_self(const struct daemon_options *o, struct serial_
 			return STATUS_OK;
 		}
 	return status_set(st, STATUS_INVALID_ARGUMENT,
-			  "%s: no section 'replica %s { id = %ld ... }' agrees with the options 'name' and 'id'", o->config_file,
-			  o->name, id);
+			  "%s: no section 'replica %s { id = %ld ... }' agrees with the options 'name' and 'id'",
+			  o->config_file, o->name, id);
 }
 
 static bool names_a_host(const char *address)
@@ -130,9 +138,11 @@ static enum status_code read_addresses(const struct daemon_options *o, const str
 		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option 'data-dir' is missing; it names a directory",
 				  o->config_file);
 	if (!names_a_host(c->rpc_address))
-		return status_set(st, STATUS_INVALID_ARGUMENT,
-				  "%s: option 'rpc-address' is missing: other replicas cannot dial '%s'; give the host and port"
-				  " under which they reach this one", o->config_file, c->rpc_address);
+		return status_set(
+		    st, STATUS_INVALID_ARGUMENT,
+		    "%s: option 'rpc-address' is missing: other replicas cannot dial '%s'; give the host and port"
+		    " under which they reach this one",
+		    o->config_file, c->rpc_address);
 	enum status_code rc = check_address(o, "option 'rpc-address'", c->rpc_address, false, st);
 	return rc == STATUS_OK ? check_address(o, "option 'peer-listen'", c->peer_listen, true, st) : rc;
 }
@@ -145,8 +155,8 @@ static enum status_code read_times(const struct daemon_options *o, struct serial
 	/* Two words of a leader may be lost without an election. */
 	if (rc == STATUS_OK && c->heartbeat_ms * 3 > c->election_ms)
 		rc = status_set(st, STATUS_INVALID_ARGUMENT,
-				"%s: option 'heartbeat' is %u; with an election-timeout of %u it can be at most %u", o->config_file,
-				c->heartbeat_ms, c->election_ms, c->election_ms / 3);
+				"%s: option 'heartbeat' is %u; with an election-timeout of %u it can be at most %u",
+				o->config_file, c->heartbeat_ms, c->election_ms, c->election_ms / 3);
 	return rc;
 }
 

@@ -9,7 +9,8 @@
 #define ADDRESS_MAX 300
 /* One for each replica that ever led; more than a cluster has, unless replicas move from address to address. */
 #define CHANNELS_MAX 16
-/* A leader that hangs says nothing; until then another may lead, and the caller tries again with the same request id. */
+/* A leader that hangs says nothing; until then another may lead, and the caller tries again with the same request id.
+ */
 #define TRY_MS 3000
 
 struct link {
@@ -126,8 +127,9 @@ void forward_call(struct forward *f, struct rpc_call *call, const char *method, 
 		return;
 	}
 	if (!engine_leader(f->engine, &leader, address, sizeof address) || address[0] == '\0') {
-		rpc_call_fail(call, STATUS_UNAVAILABLE,
-			      "no leader is known: a majority of the replicas must run and reach each other; try again");
+		rpc_call_fail(
+		    call, STATUS_UNAVAILABLE,
+		    "no leader is known: a majority of the replicas must run and reach each other; try again");
 		return;
 	}
 	if (deadline <= now) {

@@ -1,7 +1,7 @@
 /*
- * Passes calls on to the leader's RPC port, on behalf of their caller: same request id, one try within what is left of the
- * deadline, at most 3 s (who called tries again). A call that was passed on to us is not passed on again, so none can go
- * round in circles.
+ * Passes calls on to the leader's RPC port, on behalf of their caller: same request id, one try within what is left of
+ * the deadline, at most 3 s (who called tries again). A call that was passed on to us is not passed on again, so none
+ * can go round in circles.
  */
 #ifndef SERIAL_FORWARD_H
 #define SERIAL_FORWARD_H

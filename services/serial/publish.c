@@ -241,7 +241,8 @@ static enum status_code publish_trust(struct publish *p, const struct snapshot *
 /* Mirror. */
 
 /* Writes `text` unless it is what was written last. */
-static enum status_code write_mirror(const char *path, const struct buffer *text, struct buffer *last, struct status *st)
+static enum status_code write_mirror(const char *path, const struct buffer *text, struct buffer *last,
+				     struct status *st)
 {
 	if (last->data && text->len == last->len && (text->len == 0 || memcmp(text->data, last->data, text->len) == 0))
 		return STATUS_OK;
@@ -257,9 +258,9 @@ static enum status_code write_mirror(const char *path, const struct buffer *text
 static enum status_code mirror(struct publish *p, const Kds__V1__SerialStatus *s, struct status *st)
 {
 	char line[128];
-	int len = snprintf(line, sizeof line,
-			   "last_serial %" PRIu64 "\nmin_serial %" PRIu64 "\nhighest_issued %" PRIu64 "\n", s->last_serial,
-			   s->min_serial, s->highest_issued);
+	int len =
+	    snprintf(line, sizeof line, "last_serial %" PRIu64 "\nmin_serial %" PRIu64 "\nhighest_issued %" PRIu64 "\n",
+		     s->last_serial, s->min_serial, s->highest_issued);
 	const struct buffer numbers = { .data = (uint8_t *)line, .len = (size_t)len };
 	enum status_code rc = write_mirror(p->serial_file, &numbers, &p->serial_text, st);
 	return rc == STATUS_OK ? write_mirror(p->cert_file, &p->certificates, &p->cert_text, st) : rc;
@@ -349,8 +350,8 @@ static enum status_code make_files(struct publish *p, const char *data_dir, stru
 	if (!dir || !p->serial_file || !p->cert_file)
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "start publishing: out of memory");
 	else if (mkdir(dir, 0755) != 0 && errno != EEXIST)
-		rc = status_set(st, STATUS_FAILED_PRECONDITION, "make the directory %s: %s; see to its owner and space", dir,
-				strerror(errno));
+		rc = status_set(st, STATUS_FAILED_PRECONDITION, "make the directory %s: %s; see to its owner and space",
+				dir, strerror(errno));
 	free(dir);
 	return rc;
 }

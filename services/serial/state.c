@@ -14,11 +14,13 @@
 
 static const char *const tables[] = {
 	"CREATE TABLE IF NOT EXISTS numbers (id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL,"
-	" time_ms INTEGER NOT NULL, revision INTEGER NOT NULL, last_serial INTEGER NOT NULL, min_serial INTEGER NOT NULL,"
+	" time_ms INTEGER NOT NULL, revision INTEGER NOT NULL, last_serial INTEGER NOT NULL,"
+	" min_serial INTEGER NOT NULL,"
 	" highest_issued INTEGER NOT NULL, issued INTEGER NOT NULL, oldest_request INTEGER NOT NULL)",
 	/* ranges: first and last of each, 8 bytes big-endian */
 	"CREATE TABLE IF NOT EXISTS blocks (holder TEXT PRIMARY KEY NOT NULL, ranges BLOB NOT NULL) WITHOUT ROWID",
-	"CREATE TABLE IF NOT EXISTS issued (serial INTEGER PRIMARY KEY, fingerprint BLOB NOT NULL, subject TEXT NOT NULL,"
+	"CREATE TABLE IF NOT EXISTS issued (serial INTEGER PRIMARY KEY, fingerprint BLOB NOT NULL,"
+	" subject TEXT NOT NULL,"
 	" issuer_key_id BLOB NOT NULL, not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, profile TEXT NOT NULL,"
 	" requester TEXT NOT NULL, recorded_ms INTEGER NOT NULL)",
 	"CREATE INDEX IF NOT EXISTS issued_by_subject ON issued (subject)",
@@ -156,9 +158,9 @@ static enum status_code load_numbers(struct state *s, struct status *st)
 	enum status_code rc = STATUS_OK;
 	if (rv == SQLITE_ROW) {
 		uint64_t *const fields[] = {
-			&s->numbers.applied,        &s->numbers.time_ms,    &s->numbers.revision,
-			&s->numbers.last_serial,    &s->numbers.min_serial, &s->numbers.highest_issued,
-			&s->numbers.issued,         &s->numbers.oldest_request,
+			&s->numbers.applied,     &s->numbers.time_ms,        &s->numbers.revision,
+			&s->numbers.last_serial, &s->numbers.min_serial,     &s->numbers.highest_issued,
+			&s->numbers.issued,      &s->numbers.oldest_request,
 		};
 		for (int i = 0; i < (int)(sizeof fields / sizeof *fields); i++)
 			*fields[i] = (uint64_t)sqlite3_column_int64(sql, i);
@@ -230,7 +232,8 @@ static enum status_code apply_operation(struct state *s, const Kds__V1__Command 
 		return STATUS_OK;
 	}
 	if (c->op_case != KDS__V1__COMMAND__OP_GENESIS && s->numbers.revision == 0)
-		return state_refuse(r, STATUS_FAILED_PRECONDITION, NULL, "the cluster's first entry was not applied yet");
+		return state_refuse(r, STATUS_FAILED_PRECONDITION, NULL,
+				    "the cluster's first entry was not applied yet");
 	switch (c->op_case) {
 	case KDS__V1__COMMAND__OP_GENESIS:
 		return state_genesis(s, c->genesis, st, r);
@@ -276,8 +279,9 @@ enum status_code state_apply(struct state *s, uint64_t index, struct slice comma
 	ret_result->answer.len = 0;
 	ret_result->field = "";
 	if (index <= s->numbers.applied)
-		return status_set(st, STATUS_DATA_LOSS, "entry %" PRIu64 " of the log comes after %" PRIu64 " was applied",
-				  index, s->numbers.applied);
+		return status_set(st, STATUS_DATA_LOSS,
+				  "entry %" PRIu64 " of the log comes after %" PRIu64 " was applied", index,
+				  s->numbers.applied);
 	struct arena *arena = arena_new(COMMAND_MEMORY_MAX);
 	if (!arena)
 		return status_set(st, STATUS_INTERNAL, "apply entry %" PRIu64 ": out of memory", index);
@@ -285,8 +289,10 @@ enum status_code state_apply(struct state *s, uint64_t index, struct slice comma
 	const Kds__V1__Command *c = kds__v1__command__unpack(arena_allocator(arena), command.len, command.data);
 	if (!c || c->version != COMMAND_VERSION || c->op_case == KDS__V1__COMMAND__OP__NOT_SET) {
 		rc = status_set(st, STATUS_DATA_LOSS,
-				"entry %" PRIu64 " of the log is damaged or of a newer version: install the version that the"
-				" other replicas run", index);
+				"entry %" PRIu64
+				" of the log is damaged or of a newer version: install the version that the"
+				" other replicas run",
+				index);
 	} else {
 		s->numbers.applied = index;
 		s->dirty = true;

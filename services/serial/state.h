@@ -8,6 +8,11 @@
  *  - a record is accepted once, from the CA that holds its block, at or above min_serial (the same record again is OK);
  *  - min_serial never goes down;
  *  - each change of an object, of min_serial too, gets the next revision.
+ *
+ * A CA's block is open for records until the CA holds 64 newer ranges (neighbouring blocks are one range), or until a
+ * record of it at or above the serial has expired: memory stays bounded, and a serial cannot come back after its record
+ * is gone. min_serial can be raised to last_serial + 1 at most: higher would refuse certificates that are not issued
+ * yet.
  */
 #ifndef SERIAL_STATE_H
 #define SERIAL_STATE_H
@@ -20,38 +25,39 @@
 
 struct state;
 
-/* Makes the tables where there are none, loads the caches. `db` is borrowed. DATA_LOSS: the tables contradict each other. */
+/* Makes the tables where there are none, loads the caches. `db` is borrowed. DATA_LOSS: the tables contradict each
+ * other. */
 enum status_code state_open(sqlite3 *db, struct status *st, struct state **ret_state) MUST_CHECK;
 void state_close(struct state *s);
 
 /* What a command answers: a code with a message, and on OK the packed answer message of its RPC. */
 struct state_result {
 	struct status status;
-	struct buffer answer;   /* reused from one call to the next; state_result_fini() at the end */
-	const char *field;      /* INVALID_ARGUMENT: which; "" otherwise; static storage */
+	struct buffer answer; /* reused from one call to the next; state_result_fini() at the end */
+	const char *field;    /* INVALID_ARGUMENT: which; "" otherwise; static storage */
 };
 void state_result_fini(struct state_result *r);
 
 /*
- * Applies one committed command inside the caller's transaction. A refused command leaves the state as it was (but for what
- * has expired by the command's time) and says why in the result; a command of an unknown version or operation, or one that
- * does not unpack, is fatal by contract (the return is DATA_LOSS and the engine stops the process): applying it elsewhere
- * and not here would split the replicas. So is an index that is not above the last one: it was applied before.
- * An SQLite error is INTERNAL: the engine stops the process.
- * Commands with a request id that was seen (the newest 65,536 and 16 MiB of answers within 10 minutes of command time) get
- * the first answer again.
+ * Applies one committed command inside the caller's transaction. A refused command leaves the state as it was (but for
+ * what has expired by the command's time) and says why in the result; a command of an unknown version or operation, or
+ * one that does not unpack, is fatal by contract (the return is DATA_LOSS and the engine stops the process): applying
+ * it elsewhere and not here would split the replicas. So is an index that is not above the last one: it was applied
+ * before. An SQLite error is INTERNAL: the engine stops the process. Commands with a request id that was seen (the
+ * newest 65,536 and 16 MiB of answers within 10 minutes of command time) get the first answer again.
  */
 enum status_code state_apply(struct state *s, uint64_t index, struct slice command, struct status *st,
 			     struct state_result *ret_result) MUST_CHECK;
 
 /*
- * Writes what state_apply() kept in memory so far (numbers, blocks, request ids): once for all commands of a transaction, at
- * its end. A transaction that would be committed without it is refused by SQLite. INTERNAL: the engine stops the process.
+ * Writes what state_apply() kept in memory so far (numbers, blocks, request ids): once for all commands of a
+ * transaction, at its end. A transaction that would be committed without it is refused by SQLite. INTERNAL: the engine
+ * stops the process.
  */
 enum status_code state_flush(struct state *s, struct status *st) MUST_CHECK;
 
-/* Could this command be well formed for anyone (names, sizes, kinds)? The api asks before it proposes, so that people get an
- * answer at once; state_apply() asks again. `field` as in state_result. */
+/* Could this command be well formed for anyone (names, sizes, kinds)? The api asks before it proposes, so that people
+ * get an answer at once; state_apply() asks again. `field` as in state_result. */
 enum status_code state_validate(const Kds__V1__Command *command, struct status *st, const char **ret_field) MUST_CHECK;
 
 /* Whose sealed keys an answer may hold; others are left out. Bits. */
@@ -65,15 +71,15 @@ enum state_sealed {
  */
 uint64_t state_revision(const struct state *s);
 void state_serial_status(const struct state *s, Kds__V1__SerialStatus *ret_status); /* initialised by the callee */
-const char *state_cluster_name(const struct state *s); /* "" before genesis is applied */
+const char *state_cluster_name(const struct state *s);                              /* "" before genesis is applied */
 /* Object answers; NOT_FOUND. */
 enum status_code state_get(struct state *s, const char *key, unsigned sealed, struct status *st,
 			   struct buffer *out) MUST_CHECK;
 /* ListResponse; at most about 512 KiB an answer. */
 enum status_code state_list(struct state *s, const Kds__V1__ListRequest *in, unsigned sealed, struct status *st,
 			    struct buffer *out) MUST_CHECK;
-/* WatchResponse with what is newer than since_revision, oldest first: of the next 4,096 objects and at most about 512 KiB
- * (more = true); *ret_any: is there anything, or more. A since_revision above the state's answers restart. */
+/* WatchResponse with what is newer than since_revision, oldest first: of the next 4,096 objects and at most about 512
+ * KiB (more = true); *ret_any: is there anything, or more. A since_revision above the state's answers restart. */
 enum status_code state_changes(struct state *s, const Kds__V1__WatchRequest *in, unsigned sealed, struct status *st,
 			       struct buffer *out, bool *ret_any) MUST_CHECK;
 /* ListCertificatesResponse. */

@@ -108,7 +108,8 @@ enum status_code state_put(struct state *s, const Kds__V1__PutRequest *in, struc
 	/* Its certificate would be taken for a key distribution client's. */
 	if (o.value_case == KDS__V1__OBJECT__VALUE_NODE && strcmp(o.node->name, s->kds_name) == 0)
 		return state_refuse(r, STATUS_INVALID_ARGUMENT, "object.node.name",
-				    "%s is the name of the key distribution service: give the node another", o.node->name);
+				    "%s is the name of the key distribution service: give the node another",
+				    o.node->name);
 	if (in->check_revision) {
 		uint64_t revision;
 		enum status_code rc = find_revision(s, key, st, &revision);
@@ -192,7 +193,8 @@ enum status_code state_objects_load(struct state *s, struct status *st)
 	if (o && o->value_case == KDS__V1__OBJECT__VALUE_CLUSTER)
 		rc = keep_names(s, o->cluster, st);
 	else
-		rc = status_set(st, STATUS_DATA_LOSS, "state: the cluster's description is missing or damaged:"
+		rc = status_set(st, STATUS_DATA_LOSS,
+				"state: the cluster's description is missing or damaged:"
 				" restore this replica");
 	kds__v1__object__free_unpacked(o, NULL);
 	return rc;

@@ -1,6 +1,6 @@
 /*
- * Answers. Lists are put together from packed objects as they are stored, without unpacking them: field 1 of ListResponse and
- * WatchResponse, an embedded message, is its tag, its length and its bytes.
+ * Answers. Lists are put together from packed objects as they are stored, without unpacking them: field 1 of
+ * ListResponse and WatchResponse, an embedded message, is its tag, its length and its bytes.
  */
 #include "services/serial/state_internal.h"
 
@@ -217,7 +217,8 @@ enum status_code state_certificates(struct state *s, const Kds__V1__ListCertific
 				    struct buffer *out)
 {
 	if (in->limit > CERTIFICATES_MAX)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "limit: at most %d certificates an answer", CERTIFICATES_MAX);
+		return status_set(st, STATUS_INVALID_ARGUMENT, "limit: at most %d certificates an answer",
+				  CERTIFICATES_MAX);
 	Kds__V1__ListCertificatesResponse end = KDS__V1__LIST_CERTIFICATES_RESPONSE__INIT;
 	/* Above the largest signed number there is nothing. */
 	if (in->after_serial >= SERIAL_MAX)

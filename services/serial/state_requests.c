@@ -2,8 +2,8 @@
  * Request ids that were seen, with their answers, so that a command that arrives twice is applied once.
  *
  * A list from old to new for forgetting, a hash for finding. On disk a row holds what one transaction added:
- * for each u64 time | u32 code | u32 key length | u32 answer length (big-endian), key, answer; its number is that of its last
- * entry. Which entries still count is in numbers.oldest_request, so that forgetting writes nothing but whole
+ * for each u64 time | u32 code | u32 key length | u32 answer length (big-endian), key, answer; its number is that of
+ * its last entry. Which entries still count is in numbers.oldest_request, so that forgetting writes nothing but whole
  * rows that have become useless.
  */
 #include "services/serial/state_internal.h"
@@ -22,15 +22,15 @@ struct request {
 	struct request *same_hash; /* older, in the bucket */
 	uint64_t time_ms;
 	uint32_t bucket;
-	uint32_t code;             /* of the answer; the bytes are then its message */
+	uint32_t code; /* of the answer; the bytes are then its message */
 	uint32_t key_len, answer_len;
-	uint8_t bytes[];           /* key, answer */
+	uint8_t bytes[]; /* key, answer */
 };
 
 struct requests {
 	struct request *oldest, *newest;
-	struct request *unsaved;   /* this and what is newer waits for requests_flush() */
-	uint64_t next;             /* sequence number of the next */
+	struct request *unsaved; /* this and what is newer waits for requests_flush() */
+	uint64_t next;           /* sequence number of the next */
 	size_t count, answer_bytes;
 	struct buffer row;
 	struct request *buckets[BUCKETS];
@@ -218,14 +218,16 @@ static enum status_code load_row(struct state *s, struct slice row, uint64_t las
 		struct request *e;
 		size_t size = load_entry(p + at, row.len - at, &e);
 		if (size == 0)
-			return status_set(st, STATUS_DATA_LOSS, "state: the table of request ids is damaged (or memory ran"
+			return status_set(st, STATUS_DATA_LOSS,
+					  "state: the table of request ids is damaged (or memory ran"
 					  " out): restore this replica");
 		link_request(q, e);
 		at += size;
 	}
 	/* link_request() counted from where the row before ended; the row's own number says where it began. */
 	if (n == 0 || last + 1 < n || (q->count > n && last + 1 - n != behind))
-		return status_set(st, STATUS_DATA_LOSS, "state: the table of request ids has a gap: restore this replica");
+		return status_set(st, STATUS_DATA_LOSS,
+				  "state: the table of request ids has a gap: restore this replica");
 	q->next = last + 1;
 	return STATUS_OK;
 }
@@ -250,7 +252,8 @@ enum status_code requests_load(struct state *s, struct status *st)
 		forget_oldest(s);
 	s->numbers.oldest_request = oldest;
 	if (rc == STATUS_OK && q->next - q->count != oldest)
-		rc = status_set(st, STATUS_DATA_LOSS, "state: the table of request ids has a gap: restore this replica");
+		rc =
+		    status_set(st, STATUS_DATA_LOSS, "state: the table of request ids has a gap: restore this replica");
 	return rc;
 }
 

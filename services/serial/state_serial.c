@@ -29,8 +29,8 @@ static void free_holder(struct holder *h)
 	free(h);
 }
 
-/* Makes room for one more by closing what the longest idle one holds. Ties cannot be: a serial has one holder, and which of
- * several that hold nothing goes makes no difference. */
+/* Makes room for one more by closing what the longest idle one holds. Ties cannot be: a serial has one holder, and
+ * which of several that hold nothing goes makes no difference. */
 static enum status_code drop_idle_holder(struct state *s, struct status *st)
 {
 	unsigned idle = 0;
@@ -282,8 +282,8 @@ static enum status_code record_one(struct state *s, const char *ca, const Kds__V
 		return STATUS_OK;
 	if (c->serial < s->numbers.min_serial) {
 		status_set(v, STATUS_FAILED_PRECONDITION,
-			   "serial %" PRIu64 " is refused: min_serial is %" PRIu64 "; take a serial from a new block", c->serial,
-			   s->numbers.min_serial);
+			   "serial %" PRIu64 " is refused: min_serial is %" PRIu64 "; take a serial from a new block",
+			   c->serial, s->numbers.min_serial);
 		return STATUS_OK;
 	}
 	bool found, same;
@@ -295,9 +295,11 @@ static enum status_code record_one(struct state *s, const char *ca, const Kds__V
 		status_set(v, STATUS_ALREADY_EXISTS, "serial %" PRIu64 " belongs to another certificate", c->serial);
 	else if (!h || find_block(h, c->serial) == h->n_blocks)
 		status_set(v, STATUS_FAILED_PRECONDITION,
-			   "serial %" PRIu64 " is in no open block of %s: take a serial from a new block", c->serial, ca);
+			   "serial %" PRIu64 " is in no open block of %s: take a serial from a new block", c->serial,
+			   ca);
 	else if (c->not_after < now_s(s))
-		status_set(v, STATUS_FAILED_PRECONDITION, "the certificate with serial %" PRIu64 " has expired", c->serial);
+		status_set(v, STATUS_FAILED_PRECONDITION, "the certificate with serial %" PRIu64 " has expired",
+			   c->serial);
 	else
 		rc = insert_record(s, c, st);
 	return rc;
@@ -344,15 +346,18 @@ static enum status_code wanted_min(const struct state *s, const Kds__V1__SetMinR
 	else if (in->value_case == KDS__V1__SET_MIN_REQUEST__VALUE_LATEST)
 		min = n->highest_issued;
 	if (min == 0)
-		return status_set(&r->status, STATUS_FAILED_PRECONDITION, "no certificate was issued yet: there is no latest");
+		return status_set(&r->status, STATUS_FAILED_PRECONDITION,
+				  "no certificate was issued yet: there is no latest");
 	if (min < n->min_serial)
 		return status_set(&r->status, STATUS_FAILED_PRECONDITION,
-				  "min_serial is %" PRIu64 " and never goes down; %" PRIu64 " is below it", n->min_serial, min);
+				  "min_serial is %" PRIu64 " and never goes down; %" PRIu64 " is below it",
+				  n->min_serial, min);
 	/* Higher would refuse serials that no CA has yet, and so every certificate to come. */
 	if (min > n->last_serial + 1)
 		return status_set(&r->status, STATUS_OUT_OF_RANGE,
 				  "min_serial can be at most %" PRIu64 ", which refuses everything handed out so far;"
-				  " %" PRIu64 " would refuse certificates to come", n->last_serial + 1, min);
+				  " %" PRIu64 " would refuse certificates to come",
+				  n->last_serial + 1, min);
 	*ret_min = min;
 	return STATUS_OK;
 }

@@ -20,7 +20,7 @@
 #define KEY_ID_MAX 32
 
 /* INVALID_ARGUMENT that names the field. */
-#define INVALID(st, ret_field, field, ...) \
+#define INVALID(st, ret_field, field, ...)                                                                             \
 	(*(ret_field) = (field), status_set((st), STATUS_INVALID_ARGUMENT, __VA_ARGS__))
 
 /* Names of settings, CAs and services: part of keys, file names and URIs, hence this narrow. */
@@ -35,9 +35,11 @@ static enum status_code validate_plain_name(const char *name, const char *what, 
 {
 	if (plain_name(name))
 		return STATUS_OK;
-	return status_set(st, STATUS_INVALID_ARGUMENT,
-			  "the name of a %s has 1 to %d letters, digits, '.', '_' or '-' and begins with a letter, digit or"
-			  " '_'", what, NAME_MAX_BYTES);
+	return status_set(
+	    st, STATUS_INVALID_ARGUMENT,
+	    "the name of a %s has 1 to %d letters, digits, '.', '_' or '-' and begins with a letter, digit or"
+	    " '_'",
+	    what, NAME_MAX_BYTES);
 }
 
 /* Text of a peer that stands in records and tables: no control characters. */
@@ -80,7 +82,8 @@ enum status_code state_validate_certificate(const Kds__V1__IssuedCertificate *c,
 		return status_set(st, STATUS_INVALID_ARGUMENT, "fingerprint: the SHA-256 of the DER, %d bytes",
 				  FINGERPRINT_BYTES);
 	if (!plain_text(c->subject, REQUESTER_MAX))
-		return status_set(st, STATUS_INVALID_ARGUMENT, "subject: the common name, 1 to %d characters", REQUESTER_MAX);
+		return status_set(st, STATUS_INVALID_ARGUMENT, "subject: the common name, 1 to %d characters",
+				  REQUESTER_MAX);
 	if (c->issuer_key_id.len == 0 || c->issuer_key_id.len > KEY_ID_MAX)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "issuer_key_id: 1 to %d bytes", KEY_ID_MAX);
 	if (!ca && strcmp(c->profile, "node") != 0 && strcmp(c->profile, "kds-client") != 0)
@@ -181,7 +184,8 @@ static enum status_code validate_master_key(const Kds__V1__MasterKey *m, struct 
 		return INVALID(st, ret_field, "object.master_key.use_from_ms",
 			       "a masterKey is used from its publication on, or later");
 	if (m->sealed_key.len == 0 || m->sealed_key.len > SEALED_MAX)
-		return INVALID(st, ret_field, "object.master_key.sealed_key", "a sealed key has 1 to %d bytes", SEALED_MAX);
+		return INVALID(st, ret_field, "object.master_key.sealed_key", "a sealed key has 1 to %d bytes",
+			       SEALED_MAX);
 	return STATUS_OK;
 }
 
@@ -202,7 +206,8 @@ static enum status_code validate_put(const Kds__V1__PutRequest *in, struct statu
 	case KDS__V1__OBJECT__VALUE_SETTING:
 		*ret_field = "object.setting.name";
 		if (strlen(o->setting->value) > SETTING_MAX)
-			return INVALID(st, ret_field, "object.setting.value", "a setting has at most %d bytes", SETTING_MAX);
+			return INVALID(st, ret_field, "object.setting.value", "a setting has at most %d bytes",
+				       SETTING_MAX);
 		return validate_plain_name(o->setting->name, "setting", st);
 	case KDS__V1__OBJECT__VALUE_SERVICE:
 		*ret_field = "object.service.name";
@@ -212,7 +217,8 @@ static enum status_code validate_put(const Kds__V1__PutRequest *in, struct statu
 	case KDS__V1__OBJECT__VALUE_MIN_SERIAL:
 		return INVALID(st, ret_field, "object.min_serial", "min_serial is changed by Serial.SetMin alone");
 	default:
-		return INVALID(st, ret_field, "object", "the object has no value: give a node, certificate_authority,"
+		return INVALID(st, ret_field, "object",
+			       "the object has no value: give a node, certificate_authority,"
 			       " master_key, setting or service");
 	}
 }
@@ -226,7 +232,8 @@ enum status_code state_validate_key(const char *key, struct status *st)
 			return STATUS_OK;
 	}
 	if (strcmp(key, "cluster") == 0 || strcmp(key, "serial/min") == 0)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "%s is part of every cluster and cannot be deleted", key);
+		return status_set(st, STATUS_INVALID_ARGUMENT, "%s is part of every cluster and cannot be deleted",
+				  key);
 	return status_set(st, STATUS_INVALID_ARGUMENT,
 			  "a key is node/NAME, ca/NAME, masterkey/NUMBER, setting/NAME or service/NAME");
 }

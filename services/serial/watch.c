@@ -43,7 +43,7 @@ struct watch {
 	pthread_cond_t wake;
 	pthread_t thread;
 	bool started, stopping;
-	bool news;                /* something for the thread to look at */
+	bool news; /* something for the thread to look at */
 	uint64_t revision;
 	uint64_t generation;      /* of the revision: 1 for what there was at the beginning */
 	struct waiting *incoming; /* not taken by the thread yet */

@@ -1,8 +1,9 @@
 /*
- * Config.Watch: long polls, answered when something they ask for changes, or with nothing shortly before their deadline.
+ * Config.Watch: long polls, answered when something they ask for changes, or with nothing shortly before their
+ * deadline.
  *
- * One thread keeps those who wait. When the revision moves it reads the state once for all who asked the same (on the engine's
- * thread), and answers from its own: thousands of watchers cost a commit no more than a few.
+ * One thread keeps those who wait. When the revision moves it reads the state once for all who asked the same (on the
+ * engine's thread), and answers from its own: thousands of watchers cost a commit no more than a few.
  */
 #ifndef SERIAL_WATCH_H
 #define SERIAL_WATCH_H

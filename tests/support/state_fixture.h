@@ -1,6 +1,6 @@
 /*
- * A state machine on SQLite in memory, for the tests of services/serial/state*.c: commands made, applied, and their answers
- * unpacked. All of it inline: each test program uses some of it.
+ * A state machine on SQLite in memory, for the tests of services/serial/state*.c: commands made, applied, and their
+ * answers unpacked. All of it inline: each test program uses some of it.
  */
 #ifndef TESTS_STATE_FIXTURE_H
 #define TESTS_STATE_FIXTURE_H
@@ -109,8 +109,8 @@ static inline void fixture_begin(struct fixture *r)
 	assert_int_equal(genesis_from(r, 1), STATUS_OK);
 }
 
-static inline enum status_code allocate_id(struct fixture *r, const char *ca, uint32_t count, const char *id, uint64_t *ret_first,
-				    uint64_t *ret_last)
+static inline enum status_code allocate_id(struct fixture *r, const char *ca, uint32_t count, const char *id,
+					   uint64_t *ret_first, uint64_t *ret_last)
 {
 	Kds__V1__AllocateRequest in = KDS__V1__ALLOCATE_REQUEST__INIT;
 	in.count = count;
@@ -171,7 +171,8 @@ static inline enum status_code record(struct fixture *r, const char *ca, struct 
 	c.op_case = KDS__V1__COMMAND__OP_RECORD;
 	c.record = &in;
 	assert_int_equal(apply(r, &c), STATUS_OK);
-	Kds__V1__RecordResponse *out = kds__v1__record_response__unpack(NULL, r->result.answer.len, r->result.answer.data);
+	Kds__V1__RecordResponse *out =
+	    kds__v1__record_response__unpack(NULL, r->result.answer.len, r->result.answer.data);
 	assert_non_null(out);
 	assert_int_equal(out->n_results, 1);
 	enum status_code rc = out->results[0]->code;
@@ -224,8 +225,8 @@ static inline enum status_code put_setting(struct fixture *r, const char *name, 
 	return put_checked(r, &o, false, 0);
 }
 
-static inline enum status_code put_node(struct fixture *r, const char *name, char **addresses, size_t n_addresses, char **groups,
-				 size_t n_groups)
+static inline enum status_code put_node(struct fixture *r, const char *name, char **addresses, size_t n_addresses,
+					char **groups, size_t n_groups)
 {
 	Kds__V1__Node node = KDS__V1__NODE__INIT;
 	node.name = (char *)name;
@@ -322,7 +323,7 @@ static inline Kds__V1__WatchResponse *changes(struct fixture *r, uint64_t since,
 }
 
 static inline Kds__V1__ListCertificatesResponse *certificates(struct fixture *r, uint64_t after, uint32_t limit,
-						       const char *subject)
+							      const char *subject)
 {
 	Kds__V1__ListCertificatesRequest in = KDS__V1__LIST_CERTIFICATES_REQUEST__INIT;
 	in.after_serial = after;

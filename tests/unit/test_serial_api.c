@@ -1,7 +1,7 @@
 // links: service_serial common_daemon common_rpc common_net common_base kds_proto
 /*
- * What kds-serial answers: three replicas in one process, engines, servers and forwarding, called over loopback TLS by an
- * administrator, a CA, a distributor and a node. Each test asks leader and followers alike.
+ * What kds-serial answers: three replicas in one process, engines, servers and forwarding, called over loopback TLS by
+ * an administrator, a CA, a distributor and a node. Each test asks leader and followers alike.
  */
 #include "tests/support/support.h"
 
@@ -88,10 +88,21 @@ static void start_replica(int i)
 	struct status st;
 	ok(watch_new(&st, &r->watch), &st);
 	const struct engine_options engine = {
-		.id = (uint64_t)i + 1, .data_dir = r->dir, .peer_listen = r->peer, .rpc_address = r->rpc,
-		.cluster = PKI_CLUSTER, .kds_name = PKI_KDS_NAME, .cluster_id = "api-test",
-		.members = cluster.members, .n_members = N, .election_ms = 600, .heartbeat_ms = 60,
-		.credentials = r->credentials, .trust = cluster.trust, .changed = changed, .arg = r,
+		.id = (uint64_t)i + 1,
+		.data_dir = r->dir,
+		.peer_listen = r->peer,
+		.rpc_address = r->rpc,
+		.cluster = PKI_CLUSTER,
+		.kds_name = PKI_KDS_NAME,
+		.cluster_id = "api-test",
+		.members = cluster.members,
+		.n_members = N,
+		.election_ms = 600,
+		.heartbeat_ms = 60,
+		.credentials = r->credentials,
+		.trust = cluster.trust,
+		.changed = changed,
+		.arg = r,
 	};
 	ok(engine_start(&engine, &st, &r->engine), &st);
 	ok(watch_start(r->watch, r->engine, &st), &st);
@@ -99,8 +110,13 @@ static void start_replica(int i)
 	ok(rpc_server_new(NULL, &st, &r->server), &st);
 	ok(api_new(r->server, r->engine, r->forward, r->watch, &st, &r->api), &st);
 	const struct listener_options listener = {
-		.address = r->rpc, .self = SP_REP, .credentials = r->credentials, .trust = cluster.trust,
-		.max_connections = 100, .max_per_address = 100, .limits = CONN_LIMITS_DEFAULT,
+		.address = r->rpc,
+		.self = SP_REP,
+		.credentials = r->credentials,
+		.trust = cluster.trust,
+		.max_connections = 100,
+		.max_per_address = 100,
+		.limits = CONN_LIMITS_DEFAULT,
 		.handlers = rpc_server_handlers(r->server),
 	};
 	ok(listener_start(&listener, &st, &r->listener), &st);
@@ -159,8 +175,12 @@ static void make_channels(void)
 		for (int i = 0; i < N; i++) {
 			const char *address = cluster.replicas[i].rpc;
 			const struct rpc_channel_options o = {
-				.addresses = &address, .n_addresses = 1, .credentials = cluster.callers[c],
-				.trust = cluster.trust, .expect_roles = PEER_SERIAL, .default_timeout_ms = PATIENCE_MS,
+				.addresses = &address,
+				.n_addresses = 1,
+				.credentials = cluster.callers[c],
+				.trust = cluster.trust,
+				.expect_roles = PEER_SERIAL,
+				.default_timeout_ms = PATIENCE_MS,
 				.limits = CONN_LIMITS_DEFAULT,
 			};
 			ok(rpc_channel_new(&o, &st, &cluster.channels[c][i]), &st);
@@ -210,7 +230,8 @@ static void *call_with(enum caller caller, int replica, const ProtobufCServiceDe
 {
 	ProtobufCMessage *answer = NULL;
 	st.code = STATUS_OK;
-	if (rpc_channel_wait(cluster.channels[caller][replica], service, method, in, options, &st, &answer) != STATUS_OK)
+	if (rpc_channel_wait(cluster.channels[caller][replica], service, method, in, options, &st, &answer) !=
+	    STATUS_OK)
 		return NULL;
 	return answer;
 }
@@ -410,7 +431,8 @@ static void test_serial_api_sealed_keys_go_to_their_daemons_alone(void **arg)
 	drop(put(KEYDIST, cluster.leader, &o));
 	for (int i = 0; i < N; i++)
 		for (enum caller c = ADMIN; c < CALLERS; c++) {
-			Kds__V1__Object *ca = get(c, i, "ca/sealed"), *master = get(c, i, "masterkey/00000000000000000077");
+			Kds__V1__Object *ca = get(c, i, "ca/sealed"),
+					*master = get(c, i, "masterkey/00000000000000000077");
 			assert_non_null(ca);
 			assert_non_null(master);
 			assert_int_equal(ca->certificate_authority->sealed_key.len, c == CA ? 6 : 0);

@@ -9,14 +9,15 @@
 #include "common/base/file.h"
 #include "services/serial/config.h"
 
-#define COMMON \
-	"cluster = \"cluster.example.com\"\nkds-name = \"key.example.com\"\ncluster-id = \"0123\"\nname = \"serial2\"\n" \
+#define COMMON                                                                                                         \
+	"cluster = \"cluster.example.com\"\nkds-name = \"key.example.com\"\ncluster-id = \"0123\"\nname = "            \
+	"\"serial2\"\n"                                                                                                \
 	"certificate = \"service.crt\"\nkey = \"service.key\"\nca = \"infra-ca.crt\"\n"
 #define LISTEN "listen = \"127.0.1.2\"\n"
 #define OWN "id = 2\ndata-dir = \"data\"\n"
-#define REPLICAS \
-	"replica serial3 { id = 3 address = \"127.0.1.3:7501\" }\n" \
-	"replica serial1 { id = 1 address = \"127.0.1.1\" }\n" \
+#define REPLICAS                                                                                                       \
+	"replica serial3 { id = 3 address = \"127.0.1.3:7501\" }\n"                                                    \
+	"replica serial1 { id = 1 address = \"127.0.1.1\" }\n"                                                         \
 	"replica serial2 { id = 2 address = \"[::1]\" }\n"
 
 static const struct daemon_program program = {
@@ -120,9 +121,11 @@ static void test_serial_config_needs_every_replica_once(void **state)
 	refused(COMMON LISTEN OWN REPLICAS "replica serial4 { address = \"h\" }\n", "replica serial4: option 'id'");
 	refused(COMMON LISTEN OWN REPLICAS "replica serial4 { id = 4 }\n", "replica serial4: option 'address'");
 	refused(COMMON LISTEN OWN REPLICAS "replica serial1 { id = 5 address = \"h\" }\n", "serial1");
-	refused(COMMON LISTEN OWN REPLICAS "replica a { id = 4 address = \"h\" }\nreplica b { id = 5 address = \"h\" }\n"
+	refused(COMMON LISTEN OWN REPLICAS
+		"replica a { id = 4 address = \"h\" }\nreplica b { id = 5 address = \"h\" }\n"
 		"replica c { id = 6 address = \"h\" }\nreplica d { id = 7 address = \"h\" }\n"
-		"replica e { id = 8 address = \"h\" }\n", "at most 7");
+		"replica e { id = 8 address = \"h\" }\n",
+		"at most 7");
 }
 
 static void test_serial_config_agrees_with_its_own_section(void **state)

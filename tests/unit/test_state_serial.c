@@ -66,8 +66,7 @@ static void test_state_blocks_far_behind_are_closed(void **arg)
 	}
 	fixture_reopen(&r);
 	for (int i = 0; i < 70; i++)
-		assert_int_equal(record_serial(&r, "ca1", first[i], 1),
-				 i < 6 ? STATUS_FAILED_PRECONDITION : STATUS_OK);
+		assert_int_equal(record_serial(&r, "ca1", first[i], 1), i < 6 ? STATUS_FAILED_PRECONDITION : STATUS_OK);
 	fixture_close(&r);
 }
 
@@ -214,7 +213,8 @@ static void test_state_record_answers_one_by_one(void **arg)
 	k.op_case = KDS__V1__COMMAND__OP_RECORD;
 	k.record = &in;
 	assert_int_equal(apply(&r, &k), STATUS_OK);
-	Kds__V1__RecordResponse *out = kds__v1__record_response__unpack(NULL, r.result.answer.len, r.result.answer.data);
+	Kds__V1__RecordResponse *out =
+	    kds__v1__record_response__unpack(NULL, r.result.answer.len, r.result.answer.data);
 	assert_non_null(out);
 	assert_int_equal(out->n_results, 4);
 	assert_int_equal(out->results[0]->code, STATUS_OK);

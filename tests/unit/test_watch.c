@@ -1,7 +1,7 @@
 // links: service_serial
 /*
- * Config.Watch's long polls, between an engine and calls of the test's own: they take the place of engine.c and of common/rpc's
- * call.c when this program is linked.
+ * Config.Watch's long polls, between an engine and calls of the test's own: they take the place of engine.c and of
+ * common/rpc's call.c when this program is linked.
  */
 #include "tests/support/state_fixture.h"
 

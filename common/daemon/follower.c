@@ -317,6 +317,7 @@ static enum status_code take_answer(struct follower *f, struct status *st)
 				"a replica knows revision %" PRIu64 ", less than %" PRIu64 " known here; if the cluster was "
 				"restored from a backup, restart this daemon",
 				answer->revision, f->since);
+		rpc_channel_leave(f->channel); /* another may know more */
 		goto out;
 	}
 	if (answer->restart && f->since == 0) {

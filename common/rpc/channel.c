@@ -242,6 +242,13 @@ enum status_code rpc_channel_set_addresses(struct rpc_channel *ch, const char *c
 	return STATUS_OK;
 }
 
+void rpc_channel_leave(struct rpc_channel *ch)
+{
+	pthread_mutex_lock(&ch->mutex);
+	link_leave(ch);
+	leave_call(ch);
+}
+
 /*
  * Calls
  */

@@ -43,6 +43,10 @@ void rpc_channel_set_credentials(struct rpc_channel *ch, struct tls_credentials 
 enum status_code rpc_channel_set_addresses(struct rpc_channel *ch, const char *const *addresses, size_t n,
 					   struct status *st) MUST_CHECK;
 
+/* Leaves the server that is connected, for the next address, if there is one; what is in flight is sent again there. For
+ * who finds a server lacking in a way that its answers' codes do not say. */
+void rpc_channel_leave(struct rpc_channel *ch);
+
 struct rpc_result {
 	struct status status;
 	const char *field;                /* INVALID_ARGUMENT: which field; "" otherwise */

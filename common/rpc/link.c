@@ -86,6 +86,17 @@ static void link_failed(struct rpc_channel *ch, uint64_t now)
 		retry_later(ch, now);
 }
 
+void link_leave(struct rpc_channel *ch)
+{
+	if (!ch->up || ch->n_addresses < 2)
+		return;
+	bool idle = ch->n_pending == 0;
+	(void)status_set(&ch->reason, STATUS_UNAVAILABLE, "%s: left for another", address_of(ch));
+	link_failed(ch, clock_monotonic_ms());
+	if (idle)
+		next_address(ch);
+}
+
 /*
  * Sending
  */

@@ -20,6 +20,7 @@
 struct fixture {
 	struct pki *pki;
 	struct replica *replica;
+	struct replica *second; /* NULL: there is one alone */
 	struct daemon_options options;
 	struct daemon *daemon;
 	struct rpc_channel *channel;
@@ -103,9 +104,9 @@ static void make_daemon(struct fixture *f)
 	char text[8192], path[4096];
 	int n = snprintf(text, sizeof text,
 			 "cluster = \"" PKI_CLUSTER "\"\nkds-name = \"" PKI_KDS_NAME "\"\ncluster-id = \"id\"\n"
-			 "name = \"keydist1\"\nlisten = \"127.0.0.1:0\"\nserial-addresses = { \"%s\" }\n"
+			 "name = \"keydist1\"\nlisten = \"127.0.0.1:0\"\nserial-addresses = { \"%s\", \"%s\" }\n"
 			 "certificate = \"%s\"\nkey = \"%s\"\nca = \"%s\"\nlog-level = \"error\"\n",
-			 replica_address(f->replica), leaf->certificate, leaf->key, pki_ca_file(f->pki, PKI_INFRASTRUCTURE));
+			 replica_address(f->replica), replica_address(f->second ? f->second : f->replica), leaf->certificate, leaf->key, pki_ca_file(f->pki, PKI_INFRASTRUCTURE));
 	snprintf(path, sizeof path, "%s/kds.conf", pki_directory(f->pki));
 	assert_int_equal(file_write(path, (struct slice){ text, (size_t)n }, 0600, true, &st), STATUS_OK);
 	char *argv[] = { (char *)"kds-test", (char *)"--config", path, NULL };
@@ -114,7 +115,7 @@ static void make_daemon(struct fixture *f)
 		fail_msg("%s", st.message);
 	const struct rpc_channel_options channel = {
 		.addresses = (const char *const *)f->options.serial_addresses,
-		.n_addresses = 1,
+		.n_addresses = f->second ? 2 : 1,
 		.credentials = daemon_credentials(f->daemon),
 		.trust = daemon_trust(f->daemon),
 		.expect_roles = PEER_SERIAL,
@@ -177,6 +178,8 @@ static int teardown(void **state)
 	struct fixture *f = *state;
 	free_daemon(f);
 	replica_free(f->replica);
+	if (f->second)
+		replica_free(f->second);
 	pki_free(f->pki);
 	free(f->cache_file);
 	pthread_cond_destroy(&f->changed);
@@ -323,6 +326,27 @@ static void test_follower_never_goes_back(void **state)
 	assert_true(knows(f, "setting/c"));
 }
 
+static void test_follower_leaves_a_replica_that_lags_behind(void **state)
+{
+	struct fixture *f = *state;
+	f->second = replica_new(f->pki);
+	replica_put_setting(f->second, "setting/a", "1");
+	replica_put_setting(f->replica, "setting/a", "1");
+	replica_put_setting(f->replica, "setting/b", "1");
+	free_daemon(f);
+	make_daemon(f); /* which knows both */
+	start(f);
+	wait_synced(f, 2);
+	replica_stop(f->replica); /* the other answers, and knows less */
+	for (int i = 0; i < 3000 && follower_in_step(f->follower); i++)
+		usleep(10000);
+	assert_true(knows(f, "setting/b"));
+	replica_put_setting(f->replica, "setting/c", "1");
+	replica_listen(f->replica);
+	wait_synced(f, 3);
+	assert_true(knows(f, "setting/b") && knows(f, "setting/c"));
+}
+
 static void test_follower_begins_with_its_cache(void **state)
 {
 	struct fixture *f = *state;
@@ -433,6 +457,7 @@ int main(void)
 		TEST(outlives_its_replica),
 		TEST(starts_over),
 		TEST(never_goes_back),
+		TEST(leaves_a_replica_that_lags_behind),
 		TEST(begins_with_its_cache),
 		TEST(ignores_a_damaged_cache),
 		TEST(ignores_another_clusters_cache),

@@ -76,7 +76,11 @@ static enum status_code open_key(struct authority *a, const Kds__V1__Certificate
 	struct buffer clear = { 0 };
 	gnutls_x509_privkey_t key = NULL;
 	struct slice sealed = { object->sealed_key.data, object->sealed_key.len };
-	enum status_code rc = seal_open(seal, purpose, sealed, st, &clear);
+	struct status why;
+	enum status_code rc = seal_open(seal, purpose, sealed, &why, &clear);
+	/* The other hosts of kds-ca may have the sealing key: callers are to go on to them. */
+	if (rc != STATUS_OK)
+		rc = status_set(st, rc == STATUS_FAILED_PRECONDITION ? STATUS_UNAVAILABLE : rc, "%s", why.message);
 	if (rc == STATUS_OK)
 		rc = x509_key_import((struct slice){ clear.data, clear.len }, st, &key);
 	buffer_wipe(&clear);

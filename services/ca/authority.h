@@ -15,8 +15,9 @@
 struct authority;
 
 /*
- * Unseals and imports; the caller owns the reference. FAILED_PRECONDITION: retired, sealed under a key that `seal` has
- * not, certificate and key do not belong together, no CA certificate, expired. DATA_LOSS: damaged. About 0.5 ms.
+ * Unseals and imports; the caller owns the reference. UNAVAILABLE: sealed under a key that `seal` has not.
+ * FAILED_PRECONDITION: retired, certificate and key do not belong together, no CA certificate, expired. DATA_LOSS:
+ * damaged. About 0.5 ms.
  */
 enum status_code authority_open(const Kds__V1__CertificateAuthority *object, const struct seal *seal, struct status *st,
 				struct authority **ret_authority) MUST_CHECK;

@@ -121,7 +121,7 @@ static void test_authority_refuses_another_sealing_key(void **state)
 	struct status st;
 	assert_int_equal(seal_create_file(in_directory("other.seal"), NULL), STATUS_OK);
 	assert_int_equal(seal_load(in_directory("other.seal"), NULL, &other), STATUS_OK);
-	assert_int_equal(open_changed(&draft.object, other, &st), STATUS_FAILED_PRECONDITION);
+	assert_int_equal(open_changed(&draft.object, other, &st), STATUS_UNAVAILABLE);
 	assert_non_null(strstr(st.message, "other.seal does not open ca/default"));
 	assert_non_null(strstr(st.message, "copy"));
 	seal_free(other);

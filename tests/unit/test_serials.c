@@ -198,6 +198,17 @@ static void test_serials_drops_those_below_the_minimum(void **state)
 	assert_int_equal(w.serial, 1000);
 }
 
+static void test_serials_minimum_reaches_the_second_block(void **state)
+{
+	(void)state;
+	answer_block(next_call(), 100);
+	for (int i = 0; i < BLOCK / 2; i++)
+		(void)take_one();
+	answer_block(next_call(), 200);
+	serials_set_min(serials, 205);
+	assert_int_equal(take_one(), 205);
+}
+
 static void test_serials_drop_forgets_what_is_at_hand(void **state)
 {
 	(void)state;
@@ -309,6 +320,7 @@ int main(void)
 		SERIALS_TEST(test_serials_failure_reaches_those_who_wait),
 		SERIALS_TEST(test_serials_repeats_the_request_id_while_unknown),
 		SERIALS_TEST(test_serials_drops_those_below_the_minimum),
+		SERIALS_TEST(test_serials_minimum_reaches_the_second_block),
 		SERIALS_TEST(test_serials_drop_forgets_what_is_at_hand),
 		SERIALS_TEST(test_serials_refuses_a_block_that_is_none),
 		SERIALS_TEST(test_serials_never_gives_one_twice_to_threads),

@@ -126,7 +126,7 @@ static void test_state_request_ids_are_applied_once(void **arg)
 	(void)arg;
 	struct fixture r;
 	fixture_begin(&r);
-	uint64_t first, again;
+	uint64_t first = 0, again = 0;
 	assert_int_equal(allocate_id(&r, "ca1", 10, "id-1", &first, NULL), STATUS_OK);
 	assert_int_equal(allocate_id(&r, "ca1", 10, "id-1", &again, NULL), STATUS_OK);
 	assert_int_equal(again, first);
@@ -170,7 +170,7 @@ static void test_state_request_ids_are_forgotten_by_age(void **arg)
 	(void)arg;
 	struct fixture r;
 	fixture_begin(&r);
-	uint64_t first, again;
+	uint64_t first = 0, again = 0;
 	assert_int_equal(allocate_id(&r, "ca1", 1, "old", &first, NULL), STATUS_OK);
 	r.time_ms = NOW_MS + 599999;
 	assert_int_equal(allocate_id(&r, "ca1", 1, "old", &again, NULL), STATUS_OK);
@@ -223,7 +223,7 @@ static void test_state_request_ids_are_bounded_in_number(void **arg)
 	sql(&r, "COMMIT");
 	assert_in_range(count_rows(&r, "requests"), 655, 657);
 	fixture_reopen(&r);
-	uint64_t first;
+	uint64_t first = 0;
 	assert_int_equal(allocate_id(&r, "ca1", 1, "69999", &first, NULL), STATUS_OK);
 	assert_int_equal(first, 70000);
 	assert_int_equal(allocate_id(&r, "ca1", 1, "4464", &first, NULL), STATUS_OK);
@@ -256,7 +256,7 @@ static void test_state_request_ids_survive_one_huge_transaction(void **arg)
 	assert_int_equal(state_flush(r.state, &r.st), STATUS_OK);
 	sql(&r, "COMMIT");
 	fixture_reopen(&r);
-	uint64_t first;
+	uint64_t first = 0;
 	assert_int_equal(allocate_id(&r, "ca1", 1, "464", &first, NULL), STATUS_OK);
 	assert_int_equal(first, 465);
 	fixture_close(&r);

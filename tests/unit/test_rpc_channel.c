@@ -454,7 +454,9 @@ static void test_channel_new_addresses(void **state)
 	char mute[32];
 	int fd = open_mute(mute);
 	const char *addresses[] = { mute };
-	struct rpc_channel *ch = open_channel(certificates->node, addresses, 1);
+	struct conn_limits limits = CONN_LIMITS_DEFAULT;
+	limits.handshake_ms = 60000; /* the old address must not have to time out first */
+	struct rpc_channel *ch = open_channel_with(certificates->node, addresses, 1, 0, limits);
 	struct results r = RESULTS_INIT;
 	start_check(ch, &r, 0, false);
 	addresses[0] = served_address(a);

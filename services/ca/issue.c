@@ -14,7 +14,8 @@
 #include "services/ca/recorder.h"
 
 #define QUEUE_MAX 8192        /* requests that wait for a worker: a second or two of work */
-#define CHANGES_MAX 3
+#define CHANGES_MAX 3         /* of a node while its certificate is being made */
+#define CALL_MAX_MS 2000
 #define MARGIN_MAX_MS 500     /* the answer leaves so long before the caller's deadline, or a tenth of the time */
 
 struct issuing {
@@ -99,16 +100,21 @@ static bool dropped(struct job *j)
 	return true;
 }
 
-static bool time_left(const struct job *j)
+/* Is there the time, and a process that goes on, to try something again? */
+static bool time_left(struct job *j)
 {
-	return clock_monotonic_ms() < j->give_up_ms;
+	pthread_mutex_lock(&j->p->lock);
+	bool stopping = j->p->stopping;
+	pthread_mutex_unlock(&j->p->lock);
+	return !stopping && clock_monotonic_ms() < j->give_up_ms;
 }
 
-/* For a call that the request waits for. */
+/* For a call that the request waits for. Not longer than a stopping process should wait. */
 static unsigned patience(const struct job *j)
 {
 	uint64_t now = clock_monotonic_ms();
-	return j->give_up_ms > now ? (unsigned)(j->give_up_ms - now) : 1;
+	uint64_t left = j->give_up_ms > now ? j->give_up_ms - now : 1;
+	return left < CALL_MAX_MS ? (unsigned)left : CALL_MAX_MS;
 }
 
 static void sign_work(void *arg);
@@ -128,15 +134,22 @@ static struct job *job_of_waiter(struct serials_waiter *w)
 	return (struct job *)(void *)((char *)w - offsetof(struct job, waiter));
 }
 
+/* On a worker. */
+static void take_serial_work(void *arg)
+{
+	struct job *j = arg;
+	if (serials_take(j->p->serials, &j->waiter, &j->profile.template.serial))
+		sign_work(j);
+}
+
 static void serial_came(struct serials_waiter *w, const struct status *st, uint64_t serial)
 {
 	struct job *j = job_of_waiter(w);
 	if (st->code == STATUS_OK) {
 		j->profile.template.serial = serial;
 		submit_work(j, sign_work);
-	} else if (st->code == STATUS_UNAVAILABLE && time_left(j) &&
-		   !serials_take(j->p->serials, &j->waiter, &j->profile.template.serial)) {
-		/* Waits on: this runs again. */
+	} else if (st->code == STATUS_UNAVAILABLE && time_left(j)) {
+		submit_work(j, take_serial_work);
 	} else {
 		fail(j, st, "");
 	}
@@ -174,8 +187,7 @@ static void begin_work(void *arg)
 		fail(j, &st, st.code == STATUS_INVALID_ARGUMENT ? field : "");
 		return;
 	}
-	if (serials_take(j->p->serials, &j->waiter, &j->profile.template.serial))
-		sign_work(j);
+	take_serial_work(j);
 }
 
 static enum status_code append_pem(struct job *j, const gnutls_datum_t *der, struct status *st)
@@ -244,13 +256,6 @@ static void sign_work(void *arg)
 	}
 	fill_entry(j);
 	recorder_submit(j->p->recorder, &j->entry);
-}
-
-static void try_again_work(void *arg)
-{
-	struct job *j = arg;
-	if (serials_take(j->p->serials, &j->waiter, &j->profile.template.serial))
-		sign_work(j);
 }
 
 /* Takes the object over. */
@@ -323,7 +328,7 @@ static void record_came(struct recorder_entry *e, const struct status *verdict)
 	} else if (st.code == STATUS_ABORTED && !j->refused) {
 		j->refused = true;
 		serials_drop(j->p->serials);
-		submit_work(j, try_again_work);
+		submit_work(j, take_serial_work);
 	} else {
 		if (st.code == STATUS_ABORTED)
 			status_set(&st, STATUS_FAILED_PRECONDITION, "the record was refused twice: %s", verdict->message);
@@ -364,6 +369,10 @@ void issuing_stop(struct issuing *p)
 		return;
 	pthread_mutex_lock(&p->lock);
 	p->stopping = true;
+	pthread_mutex_unlock(&p->lock);
+	if (p->recorder)
+		recorder_hurry(p->recorder);
+	pthread_mutex_lock(&p->lock);
 	while (p->jobs > 0)
 		pthread_cond_wait(&p->idle, &p->lock);
 	pthread_mutex_unlock(&p->lock);

@@ -28,7 +28,7 @@ struct recorder {
 	struct recorder_entry *queue, **last;
 	size_t queued;
 	unsigned calls;
-	bool healthy;
+	bool healthy, hurry;
 	struct batch *spare;
 	struct batch batches[CALLS_MAX];
 };
@@ -161,10 +161,17 @@ static void read_failure(const struct status *failure, struct status *ret_verdic
 	}
 }
 
-/* Does the entry still have the time for another try? */
-static bool again(const struct recorder_entry *e, const struct status *verdict)
+/* Puts the entry back into the queue when it still has the time for another try. */
+static bool try_again(struct recorder *r, struct recorder_entry *e, const struct status *verdict)
 {
-	return verdict->code == STATUS_UNAVAILABLE && clock_monotonic_ms() + TIMEOUT_MIN_MS < e->give_up_ms;
+	if (verdict->code != STATUS_UNAVAILABLE || clock_monotonic_ms() + TIMEOUT_MIN_MS >= e->give_up_ms)
+		return false;
+	pthread_mutex_lock(&r->lock);
+	bool more = !r->hurry;
+	if (more)
+		enqueue(r, e);
+	pthread_mutex_unlock(&r->lock);
+	return more;
 }
 
 static void deliver(struct batch *b, const struct rpc_result *result)
@@ -181,13 +188,8 @@ static void deliver(struct batch *b, const struct rpc_result *result)
 			read_verdict(answer, i, &verdict);
 			e->revision = answer->revision;
 		}
-		if (!again(e, &verdict)) {
+		if (!try_again(r, e, &verdict))
 			e->done(e, &verdict);
-			continue;
-		}
-		pthread_mutex_lock(&r->lock);
-		enqueue(r, e);
-		pthread_mutex_unlock(&r->lock);
 	}
 }
 
@@ -219,6 +221,13 @@ static void answered(void *arg, const struct rpc_result *result)
 	pthread_mutex_unlock(&r->lock);
 	if (next)
 		send_batch(next);
+}
+
+void recorder_hurry(struct recorder *r)
+{
+	pthread_mutex_lock(&r->lock);
+	r->hurry = true;
+	pthread_mutex_unlock(&r->lock);
 }
 
 bool recorder_healthy(struct recorder *r)

@@ -31,6 +31,9 @@ enum status_code recorder_new(struct rpc_channel *channel, struct status *st, st
 /* Waits for what is under way, two seconds at most. After the last recorder_submit(). NULL is allowed. */
 void recorder_free(struct recorder *r);
 
+/* From now on nothing is tried a second time: the process is stopping. */
+void recorder_hurry(struct recorder *r);
+
 void recorder_submit(struct recorder *r, struct recorder_entry *e);
 
 /* False while the newest call found no quorum. */

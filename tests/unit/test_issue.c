@@ -566,6 +566,28 @@ static void test_issue_stop_answers_everyone(void **state)
 		asked_fini(&many[i]);
 }
 
+/* Without a quorum, and with callers who would wait for minutes. */
+static void test_issue_stop_does_not_wait_for_a_quorum(void **state)
+{
+	(void)state;
+	struct asked known, unknown;
+	WITH_WORLD(world.down = true);
+	struct issue_request r = request_for(&known);
+	r.deadline_ms += 600000;
+	issuing_submit(issuing, &r);
+	r = request_for(&unknown);
+	r.deadline_ms += 600000;
+	r.node = "node2.example.com";
+	issuing_submit(issuing, &r);
+	usleep(50000);
+	issuing_stop(issuing);
+	issuing = NULL;
+	assert_int_equal(known.status.code, STATUS_UNAVAILABLE);
+	assert_int_equal(unknown.status.code, STATUS_UNAVAILABLE);
+	asked_fini(&known);
+	asked_fini(&unknown);
+}
+
 #define ISSUE_TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -582,6 +604,7 @@ int main(void)
 		ISSUE_TEST(test_issue_asks_the_leader_for_a_new_node),
 		ISSUE_TEST(test_issue_many_have_serials_of_their_own),
 		ISSUE_TEST(test_issue_stop_answers_everyone),
+		ISSUE_TEST(test_issue_stop_does_not_wait_for_a_quorum),
 	};
 	return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
 }

@@ -12,6 +12,8 @@
 
 struct codec;
 
+#define CODEC_ENTRIES_MAX 1024 /* in one AppendEntries message, either way */
+
 /* NULL: no memory. */
 struct codec *codec_new(void) MUST_CHECK;
 void codec_free(struct codec *c);

@@ -127,6 +127,17 @@ static void publish_status(struct engine *e, bool changed, uint64_t now)
 		view_set_voter(e->view, e->member_ids[i], replica_is_voter(e->replica, e->member_ids[i]));
 	send_status(e);
 }
+static void refuse_proposal(const struct proposal *p)
+{
+	struct state_result result = { .field = "" };
+	if (p->len > INBOX_COMMAND_MAX)
+		status_set(&result.status, STATUS_INVALID_ARGUMENT, "the command has %zu bytes, at most %zu can be replicated",
+			   p->len, INBOX_COMMAND_MAX);
+	else
+		status_set(&result.status, STATUS_RESOURCE_EXHAUSTED, "too many requests wait; try again later");
+	p->done(p->arg, &result);
+}
+
 static void submit_proposals(struct engine *e, const struct inbox_content *in)
 {
 	size_t from = 0;
@@ -136,11 +147,8 @@ static void submit_proposals(struct engine *e, const struct inbox_content *in)
 			continue;
 		replica_submit(e->replica, in->proposals + from, i - from);
 		from = i + 1;
-		if (refused) {
-			struct state_result result = { .field = "" };
-			status_set(&result.status, STATUS_RESOURCE_EXHAUSTED, "too many requests wait; try again later");
-			in->proposals[i].done(in->proposals[i].arg, &result);
-		}
+		if (refused)
+			refuse_proposal(&in->proposals[i]);
 	}
 }
 
@@ -462,6 +470,11 @@ bool engine_leader(struct engine *e, uint64_t *ret_id, char *rpc_address, size_t
 Kds__V1__ViewResponse *engine_view(struct engine *e)
 {
 	return view_fill(e->view, e->peers);
+}
+
+void engine_recheck(struct engine *e)
+{
+	peers_recheck(e->peers);
 }
 
 void engine_set_credentials(struct engine *e, struct tls_credentials *credentials)

@@ -72,6 +72,8 @@ bool engine_leader(struct engine *e, uint64_t *ret_id, char *rpc_address, size_t
 /* Fills a ViewResponse that is freed with kds__v1__view_response__free_unpacked(); NULL: no memory. Any thread. */
 Kds__V1__ViewResponse *engine_view(struct engine *e);
 
+/* The trust changed: closes the streams to and from replicas that it no longer takes. Any thread. */
+void engine_recheck(struct engine *e);
 void engine_set_credentials(struct engine *e, struct tls_credentials *credentials);
 
 #endif

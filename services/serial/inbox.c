@@ -8,7 +8,8 @@
 #define MESSAGE_BYTES_MAX ((size_t)32 << 20) /* of frames from peers here */
 #define KEEP_BYTES ((size_t)1 << 20)         /* memory kept from one turn to the next */
 
-#define REFUSED SIZE_MAX /* length of a proposal without room */
+/* What a proposal's command is until the inbox is taken: its bytes may still move. */
+static uint8_t placeholder[1];
 
 /* One side is filled while the engine works on the other. */
 struct side {
@@ -93,7 +94,7 @@ bool inbox_propose(struct inbox *in, Kds__V1__Command *command, engine_done_fn d
 	pthread_mutex_lock(&in->mutex);
 	struct side *s = &in->sides[in->filling];
 	bool wake = empty(&s->content);
-	bool room = waiting(in, s) < WAITING_MAX && len < COMMAND_BYTES_MAX - s->commands.len;
+	bool room = waiting(in, s) < WAITING_MAX && len <= INBOX_COMMAND_MAX && s->commands.len < COMMAND_BYTES_MAX;
 	void *array = s->content.proposals;
 	bool ok = !in->closed && grow(&array, &s->cap_proposals, s->content.n_proposals, sizeof *s->content.proposals);
 	s->content.proposals = array;
@@ -104,7 +105,7 @@ bool inbox_propose(struct inbox *in, Kds__V1__Command *command, engine_done_fn d
 	}
 	if (ok)
 		s->content.proposals[s->content.n_proposals++] =
-		    (struct proposal){ .len = room ? len : REFUSED, .done = done, .arg = arg };
+		    (struct proposal){ .command = room ? placeholder : NULL, .len = len, .done = done, .arg = arg };
 	unlock_and_wake(in, wake && ok);
 	return ok;
 }
@@ -163,7 +164,7 @@ const struct inbox_content *inbox_take(struct inbox *in, size_t waiting)
 	size_t offset = 0;
 	for (size_t i = 0; i < s->content.n_proposals; i++) {
 		struct proposal *p = &s->content.proposals[i];
-		if (p->len == REFUSED)
+		if (!p->command)
 			continue;
 		p->command = s->commands.data + offset;
 		offset += p->len + PROPOSAL_STAMP_MAX;

@@ -7,6 +7,8 @@
 
 #include "services/serial/replica.h"
 
+#define INBOX_COMMAND_MAX ((size_t)2 << 20) /* what is longer could not pass to another replica (PEERS_FRAME_MAX) */
+
 struct inbox;
 
 struct inbox_read {
@@ -26,7 +28,7 @@ struct inbox_message {
 /* What was taken at once. Belongs to the inbox until the next inbox_take(), but for the arenas, which the taker
  * frees. */
 struct inbox_content {
-	struct proposal *proposals; /* command NULL: too many wait; answer RESOURCE_EXHAUSTED */
+	struct proposal *proposals; /* command NULL: too many wait, or it is longer than INBOX_COMMAND_MAX */
 	size_t n_proposals;
 	struct inbox_read *reads;
 	size_t n_reads;

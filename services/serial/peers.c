@@ -505,6 +505,23 @@ void peers_rpc_address(struct peers *p, uint64_t id, char *buf, size_t size)
 	pthread_mutex_unlock(&p->mutex);
 }
 
+void peers_recheck(struct peers *p)
+{
+	listener_recheck(p->listener);
+	for (size_t i = 0; i < p->n_members; i++) {
+		struct peer *peer = &p->members[i];
+		struct status st;
+		pthread_mutex_lock(&p->mutex);
+		struct conn *c = peer->up ? conn_ref(peer->out) : NULL;
+		pthread_mutex_unlock(&p->mutex);
+		if (c && trust_recheck(p->trust, conn_identity(c), &st) != STATUS_OK) {
+			complain(peer, "left", st.message);
+			conn_close(c);
+		}
+		conn_unref(c);
+	}
+}
+
 void peers_set_credentials(struct peers *p, struct tls_credentials *credentials)
 {
 	struct tls_credentials *fresh = tls_credentials_ref(credentials);

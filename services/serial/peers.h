@@ -49,6 +49,8 @@ bool peers_send(struct peers *p, uint64_t to, struct slice message);
 bool peers_connected(struct peers *p, uint64_t id);
 /* "" while unknown. Copies into buf. */
 void peers_rpc_address(struct peers *p, uint64_t id, char *buf, size_t size);
+/* Closes the streams whose other end the trust no longer takes. Any thread but a callback's. */
+void peers_recheck(struct peers *p);
 void peers_set_credentials(struct peers *p, struct tls_credentials *credentials);
 
 #endif

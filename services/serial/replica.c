@@ -5,7 +5,9 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 
-#define UNWRITTEN_BYTES_MAX ((size_t)4 << 20) /* entries of a turn before it is written in between */
+/* Entries of a turn before it is written in between: the cache holds them all, and some (replica_start.c). */
+#define UNWRITTEN_BYTES_MAX ((size_t)4 << 20)
+#define UNWRITTEN_ENTRIES_MAX 4096
 #define LAZY_COMMIT_MS 10
 #define BATCH_MAX 1024 /* proposals in one RAFT_SUBMIT */
 
@@ -201,7 +203,7 @@ void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage
 	}
 	struct raft_event event = { .type = RAFT_RECEIVE, .receive = { .message = &m } };
 	replica_step(r, &event);
-	if (r->unwritten_bytes > UNWRITTEN_BYTES_MAX)
+	if (r->unwritten_bytes > UNWRITTEN_BYTES_MAX || r->last - r->written > UNWRITTEN_ENTRIES_MAX)
 		replica_finish(r);
 }
 
@@ -299,7 +301,7 @@ void replica_submit(struct replica *r, const struct proposal *proposals, size_t 
 		size_t batch = 0, bytes = 0;
 		while (batch < n && batch < BATCH_MAX && (batch == 0 || bytes + proposals[batch].len <= UNWRITTEN_BYTES_MAX))
 			bytes += proposals[batch++].len;
-		if (r->unwritten_bytes + bytes > 2 * UNWRITTEN_BYTES_MAX)
+		if (r->unwritten_bytes + bytes > 2 * UNWRITTEN_BYTES_MAX || r->last - r->written > UNWRITTEN_ENTRIES_MAX)
 			replica_finish(r);
 		submit_batch(r, proposals, batch, entries);
 		proposals += batch;
@@ -412,8 +414,8 @@ static void apply_committed(struct replica *r)
 			apply_entry(r, next, e.term, (unsigned short)e.type, e.data);
 			continue;
 		}
-		if (n > APPEND_ENTRIES_MAX)
-			n = APPEND_ENTRIES_MAX;
+		if (n > CODEC_ENTRIES_MAX)
+			n = CODEC_ENTRIES_MAX;
 		if (next > r->written)
 			store_fatal(r->store, "apply: an entry is missing");
 		if (n > r->written - r->applied)

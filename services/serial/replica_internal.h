@@ -19,8 +19,6 @@ _Static_assert(RAFT_VERSION_NUMBER == 2201, "kds-serial needs libraft 0.22.1");
 #error "Debian's libraft is built with its legacy fields: RAFT__LEGACY_no would change the layout of struct raft"
 #endif
 
-#define APPEND_ENTRIES_MAX 1024 /* in one AppendEntries message */
-
 struct replica {
 	struct raft raft;
 	struct replica_options options;
@@ -52,7 +50,7 @@ struct replica {
 	/* The last AppendEntries that was packed: other followers mostly need the same. */
 	struct raft_append_entries packed;
 	size_t packed_first, packed_n; /* its records in the outbox; n 0: none */
-	struct cached_entry batch[APPEND_ENTRIES_MAX];
+	struct cached_entry batch[CODEC_ENTRIES_MAX];
 	struct buffer stored; /* bytes of entries that came from the store */
 };
 

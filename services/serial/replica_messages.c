@@ -17,7 +17,7 @@ static bool fits(const struct collected *c, unsigned short type, size_t len)
 {
 	if (c->n == 0)
 		return true;
-	return c->n < APPEND_ENTRIES_MAX && c->bytes + len <= APPEND_BYTES && type != RAFT_CHANGE;
+	return c->n < CODEC_ENTRIES_MAX && c->bytes + len <= APPEND_BYTES && type != RAFT_CHANGE;
 }
 
 static void collect_stored(void *arg, raft_index index, raft_term term, unsigned short type, struct slice data)
@@ -46,8 +46,8 @@ static struct collected collect(struct replica *r, raft_index first, unsigned n)
 	if (c.n > 0 || first > r->written)
 		return c;
 	raft_index left = r->written - first + 1;
-	if (n > APPEND_ENTRIES_MAX)
-		n = APPEND_ENTRIES_MAX;
+	if (n > CODEC_ENTRIES_MAX)
+		n = CODEC_ENTRIES_MAX;
 	if (n > left)
 		n = (unsigned)left;
 	r->stored.len = 0;

@@ -395,6 +395,8 @@ static void test_engine_without_quorum_answers_unavailable(void **state)
 	engine_read(c->engines[leader], true, on_read, &read);
 	assert_int_equal(call_wait(&call), STATUS_UNAVAILABLE);
 	assert_int_equal(call_wait(&read), STATUS_UNAVAILABLE);
+	for (int ms = 0; ms < PATIENCE_MS && engine_is_leader(c->engines[leader]); ms += 5)
+		pause_ms(5); /* published at the end of the turn that answered */
 	assert_false(engine_is_leader(c->engines[leader]));
 	Kds__V1__ViewResponse *view = engine_view(c->engines[leader]);
 	assert_non_null(view);
@@ -532,6 +534,69 @@ static void test_engine_takes_a_peer_for_whom_its_certificate_names(void **state
 	cluster_free(c);
 }
 
+static bool reaches(struct engine *e, int member)
+{
+	Kds__V1__ViewResponse *view = engine_view(e);
+	assert_non_null(view);
+	bool reachable = view->members[member]->reachable;
+	kds__v1__view_response__free_unpacked(view, NULL);
+	return reachable;
+}
+
+static void wait_reaches(struct engine *e, int member, bool reachable)
+{
+	for (int ms = 0; ms < PATIENCE_MS; ms += 10) {
+		if (reaches(e, member) == reachable)
+			return;
+		pause_ms(10);
+	}
+	fail_msg("replica %d is%s reachable", member + 1, reachable ? " not" : "");
+}
+
+static void test_engine_leaves_a_removed_replica(void **state)
+{
+	(void)state;
+	struct cluster *c = cluster_start();
+	struct call call;
+	allocate_anywhere(c, &call);
+	wait_reaches(c->engines[0], 2, true);
+	wait_reaches(c->engines[1], 2, true);
+	const char *const removed[] = { "serial3" };
+	assert_int_equal(trust_set_removed_services(c->trust, removed, 1, NULL), STATUS_OK);
+	for (int i = 0; i < N; i++)
+		engine_recheck(c->engines[i]);
+	wait_reaches(c->engines[0], 2, false);
+	wait_reaches(c->engines[1], 2, false);
+	stop(c, 2);
+	allocate_anywhere(c, &call);
+	cluster_free(c);
+}
+
+/* One that no frame between replicas could carry. */
+static void test_engine_refuses_a_command_that_is_too_long(void **state)
+{
+	(void)state;
+	struct cluster *c = cluster_start();
+	struct call call;
+	allocate_anywhere(c, &call);
+	size_t size = (size_t)3 << 20;
+	char *key = malloc(size + 1);
+	assert_non_null(key);
+	memset(key, 'x', size);
+	key[size] = '\0';
+	Kds__V1__DeleteRequest request = KDS__V1__DELETE_REQUEST__INIT;
+	request.key = key;
+	Kds__V1__Command command = KDS__V1__COMMAND__INIT;
+	command.op_case = KDS__V1__COMMAND__OP_DELETE;
+	command.delete_ = &request;
+	call_init(&call);
+	engine_propose(c->engines[wait_leader(c)], &command, on_done, &call);
+	free(key);
+	assert_int_equal(call_wait(&call), STATUS_INVALID_ARGUMENT);
+	allocate_anywhere(c, &call);
+	cluster_free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -545,6 +610,8 @@ int main(void)
 		cmocka_unit_test(test_engine_stop_answers_what_waits),
 		cmocka_unit_test(test_engine_alone_serves_by_itself),
 		cmocka_unit_test(test_engine_refuses_a_changed_configuration),
+		cmocka_unit_test(test_engine_leaves_a_removed_replica),
+		cmocka_unit_test(test_engine_refuses_a_command_that_is_too_long),
 		cmocka_unit_test(test_engine_takes_a_peer_for_whom_its_certificate_names),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

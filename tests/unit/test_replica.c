@@ -565,6 +565,18 @@ static void test_replica_far_behind_catches_up_from_disk(void **state)
 	sim_free(s);
 }
 
+static void test_replica_takes_a_great_many_in_one_turn(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(8);
+	int leader = elect(s);
+	allocate_many(s, leader, 20000); /* more than the entry cache holds */
+	run(s, 100);
+	assert_int_equal(s->accepted, 20000);
+	converge(s);
+	sim_free(s);
+}
+
 static void test_replica_big_entries_pass_in_parts(void **state)
 {
 	(void)state;
@@ -726,6 +738,7 @@ int main(void)
 		cmocka_unit_test(test_replica_alone_in_its_part_commits_nothing),
 		cmocka_unit_test(test_replica_shortened_log_starts_again),
 		cmocka_unit_test(test_replica_far_behind_catches_up_from_disk),
+		cmocka_unit_test(test_replica_takes_a_great_many_in_one_turn),
 		cmocka_unit_test(test_replica_big_entries_pass_in_parts),
 		cmocka_unit_test(test_replica_reads_of_a_turn_share_a_barrier),
 		cmocka_unit_test(test_replica_that_lost_its_quorum_answers_no_read),

@@ -123,7 +123,7 @@ cp "$work/other/ca1/ca.seal" "$cluster/ca1/ca.seal"
 start ca1
 said() { kds-cli cluster health | grep -q 'ca.seal does not open'; }
 wait_for "$patience" "kds-ca to say that its sealing key is the wrong one" said
-expect 5 kds-cli cert sign "$work/node.csr" --node node1.example.com
+expect 4 kds-cli --timeout 3 cert sign "$work/node.csr" --node node1.example.com # another kds-ca might have the key: callers go on
 stop ca1
 cp -p "$work/seal" "$cluster/ca1/ca.seal"
 start ca1

@@ -235,6 +235,7 @@ static enum status_code publish_trust(struct publish *p, const struct snapshot *
 	if (rc == STATUS_OK)
 		rc = trust_authorities(p, &n->authorities, st);
 	daemon_trust_changed(p->daemon);
+	engine_recheck(p->engine);
 	return rc;
 }
 

@@ -1,7 +1,8 @@
 /*
  * What follows the state on this replica, on a thread of its own: the trust (cluster CAs, min_serial, removed services)
- * at once, and a mirror in plain text for people and scripts, at most once a second: DIR/ca/serial     "last_serial N",
- * "min_serial N", "highest_issued N", a line each DIR/ca/cert.pem   the cluster's CA certificates
+ * at once, and a mirror in plain text for people and scripts, at most once a second:
+ *   DIR/ca/serial    "last_serial N", "min_serial N", "highest_issued N", a line each
+ *   DIR/ca/cert.pem  the cluster's CA certificates
  */
 #ifndef SERIAL_PUBLISH_H
 #define SERIAL_PUBLISH_H

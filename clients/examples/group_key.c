@@ -4,8 +4,8 @@
  *     group_key create urn:example:prjA      prints the ident, which the sender sends along, and the key
  *     group_key restore IDENT                prints the same key, if the certificate names the group
  *
- * A third and fourth argument are certificate and key files of the key distribution client, where they are not those of the
- * configuration file ($KDS_CONFIG, ~/.config/kds/cli.conf, /etc/kds/cli.conf). A real program keeps the key to itself.
+ * A third and fourth argument are certificate and key files of the key distribution client, where they are not those of
+ * the configuration file ($KDS_CONFIG, ~/.config/kds/cli.conf, /etc/kds/cli.conf). A real program keeps the key to itself.
  *
  * Build: cc group_key.c $(pkg-config --cflags --libs libkds)
  */

@@ -5,7 +5,8 @@
     kds_client.py ...                                                              create urn:example:prjA
     kds_client.py ...                                                              restore IDENT
 
-`create` prints ident and key in base64; `restore` takes that ident and prints the same. --address host:port (127.0.0.1:7420).
+`create` prints ident and key in base64; `restore` takes that ident and prints the same key.
+protoc compiles proto/ as this starts; KDS_PROTO names the folder where it is not beside the examples' own repository.
 On the wire: TLS, then 8 bytes of SP greeting from each side, then frames of u64 length | u32 request id | message.
 """
 import argparse, base64, importlib, os, pathlib, socket, ssl, struct, subprocess, sys, tempfile

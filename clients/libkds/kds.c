@@ -62,9 +62,9 @@ int kds_allocator_new(const struct kds_options *options, kds_allocator **ret_all
 	struct status st;
 	struct settings settings = { 0 };
 	kds_allocator *a = calloc(1, sizeof *a);
-	enum status_code rc = a ? STATUS_OK : status_set(&st, STATUS_RESOURCE_EXHAUSTED, "make an allocator: out of memory");
-	if (rc == STATUS_OK)
-		rc = settings_read(options, &st, &settings);
+	enum status_code rc = settings_read(options, &st, &settings);
+	if (rc == STATUS_OK && !a)
+		rc = status_set(&st, STATUS_RESOURCE_EXHAUSTED, "make an allocator: out of memory");
 	if (rc == STATUS_OK)
 		rc = open_allocator(&settings, a, &st);
 	settings_free(&settings);
@@ -87,14 +87,15 @@ void kds_allocator_free(kds_allocator *allocator)
 
 static enum status_code take_key(const Kds__V1__GroupKey *answer, struct status *st, struct kds_key *ret_key)
 {
-	if (answer->ident.len == 0 || answer->ident.len > sizeof ret_key->ident || answer->key.len != sizeof ret_key->key)
-		return status_set(st, STATUS_DATA_LOSS, "the answer's ident has %zu bytes and its key %zu; update libkds",
-				  answer->ident.len, answer->key.len);
+	size_t ident_len = answer->ident.len, key_len = answer->key.len;
+	if (ident_len == 0 || ident_len > sizeof ret_key->ident || key_len != sizeof ret_key->key)
+		return status_set(st, STATUS_DATA_LOSS, "the ident has %zu bytes and the key %zu; update libkds", ident_len,
+				  key_len);
 	memset(ret_key, 0, sizeof *ret_key);
-	memcpy(ret_key->ident, answer->ident.data, answer->ident.len);
-	ret_key->ident_len = answer->ident.len;
-	memcpy(ret_key->key, answer->key.data, answer->key.len);
-	ret_key->key_len = answer->key.len;
+	memcpy(ret_key->ident, answer->ident.data, ident_len);
+	ret_key->ident_len = ident_len;
+	memcpy(ret_key->key, answer->key.data, key_len);
+	ret_key->key_len = key_len;
 	ret_key->nonce_ms = answer->nonce_ms;
 	return STATUS_OK;
 }

@@ -57,7 +57,8 @@ static enum status_code missing(cfg_t *cfg, const char *option, struct status *s
 }
 
 /* `given`, a path as the program sees it, over the file's option, a path as the file sees it. */
-static enum status_code take(const char *given, cfg_t *cfg, const char *option, bool path, struct status *st, char **ret)
+static enum status_code take(const char *given, cfg_t *cfg, const char *option, bool path, struct status *st,
+			     char **ret)
 {
 	const char *value = given ? given : cfg ? cfg_getstr(cfg, option) : NULL;
 	if (!value || !*value)
@@ -109,8 +110,8 @@ static enum status_code take_timeout(const struct kds_options *o, cfg_t *cfg, st
 {
 	long seconds = cfg ? cfg_getint(cfg, "timeout") : TIMEOUT_S;
 	if (seconds < 1 || seconds > TIMEOUT_S_MAX)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option 'timeout' is %ld; it takes 1 to %d", cfg->filename,
-				  seconds, TIMEOUT_S_MAX);
+		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option 'timeout' is %ld; it takes 1 to %d",
+				  cfg->filename, seconds, TIMEOUT_S_MAX);
 	s->timeout_ms = o->timeout_ms ? o->timeout_ms : (unsigned)seconds * 1000;
 	return STATUS_OK;
 }

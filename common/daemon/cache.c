@@ -89,15 +89,16 @@ static enum status_code put_object(struct slice packed, struct objects *objects,
 	const ProtobufCMessage *message;
 	char field[64];
 	bool changed;
-	enum status_code rc = message_unpack(&kds__v1__object__descriptor, packed, arena, st, field, sizeof field, &message);
+	enum status_code rc =
+	    message_unpack(&kds__v1__object__descriptor, packed, arena, st, field, sizeof field, &message);
 	if (rc == STATUS_OK)
 		rc = objects_put(objects, (const Kds__V1__Object *)message, st, &changed);
 	arena_free(arena);
 	return rc;
 }
 
-static enum status_code read_image(const char *path, struct slice image, const char *cluster_id, struct objects *objects,
-				   struct status *st)
+static enum status_code read_image(const char *path, struct slice image, const char *cluster_id,
+				   struct objects *objects, struct status *st)
 {
 	const uint8_t *p = image.data;
 	uint8_t digest[DIGEST_LEN];

@@ -17,10 +17,11 @@
 enum status_code config_file_parse(const char *path, const cfg_opt_t *options, struct status *st,
 				   cfg_t **ret_cfg) MUST_CHECK;
 
-/* `value` as seen from the directory of `config_file`, absolute. The caller frees. NULL: no memory, or no such directory. */
+/* `value` as seen from the directory of `config_file`, absolute. The caller frees. NULL: no memory or no directory. */
 char *config_file_path(const char *config_file, const char *value) MUST_CHECK;
 
-/* "host", "host:port", "v6", "[v6]" or "[v6]:port" with a port added where there is none. The caller frees. NULL: no memory. */
+/* "host", "host:port", "v6", "[v6]" or "[v6]:port" with a port added where there is none. The caller frees.
+ * NULL: no memory. */
 char *config_file_address(const char *text, unsigned default_port) MUST_CHECK;
 
 /* A list option as an array of addresses, `*ret_n` long, freed with config_file_free_list(). NULL: no memory. */

@@ -105,8 +105,9 @@ enum status_code daemon_new(const struct daemon_options *options, struct status 
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start: out of memory");
 	d->options = options;
 	pthread_mutex_init(&d->lock, NULL);
-	log_info("%s version=" KDS_VERSION " cluster=%s config=%s pid=%ld", options->check_only ? "checking" : "starting",
-		 options->cluster, options->config_file, (long)getpid());
+	const char *doing = options->check_only ? "checking" : "starting";
+	log_info("%s version=" KDS_VERSION " cluster=%s config=%s pid=%ld", doing, options->cluster, options->config_file,
+		 (long)getpid());
 
 	enum status_code rc = load_trust(options, st, &d->trust);
 	if (rc == STATUS_OK)

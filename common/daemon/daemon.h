@@ -42,17 +42,18 @@ void daemon_set_allow(struct daemon *d, unsigned roles);
 
 /* Registers Health, opens the RPC port. After the daemon's own services were added to daemon_server(). */
 enum status_code daemon_listen(struct daemon *d, struct status *st) MUST_CHECK;
-/* The bound address ("127.0.0.1:7400"), which tells the port when `listen` leaves it to the system. Lives until daemon_run()
- * closes the port; NULL before and after. */
+/* The bound address ("127.0.0.1:7400"), which tells the port when `listen` leaves it to the system. Lives until
+ * daemon_run() closes the port; NULL before and after. */
 const char *daemon_address(struct daemon *d);
 
-/* Waits for SIGTERM or SIGINT (SIGHUP reloads meanwhile), or daemon_stop(); then closes the RPC port and returns. Blocks. */
+/* Waits for SIGTERM or SIGINT (SIGHUP reloads meanwhile), or daemon_stop(); then closes the RPC port and returns.
+ * Blocks. */
 void daemon_run(struct daemon *d);
 /* Makes daemon_run() return. Any thread. */
 void daemon_stop(struct daemon *d);
 
-/* Logs `st`, prints "program: message" on standard error when the log would not; the exit status of a failed start: 2 for
- * INVALID_ARGUMENT, 1 otherwise. */
+/* Logs `st`, prints "program: message" on standard error when the log would not; the exit status of a failed start:
+ * 2 for INVALID_ARGUMENT, 1 otherwise. */
 int daemon_start_failed(const struct daemon_options *o, const struct status *st);
 
 #endif

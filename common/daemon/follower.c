@@ -314,8 +314,8 @@ static enum status_code take_answer(struct follower *f, struct status *st)
 	if (answer->restart && answer->revision < f->since) {
 		/* It lags behind, or is cut off. To start over with it would bring back what was removed since. */
 		rc = status_set(st, STATUS_UNAVAILABLE,
-				"a replica knows revision %" PRIu64 ", less than %" PRIu64 " known here; if the cluster was "
-				"restored from a backup, restart this daemon",
+				"a replica knows revision %" PRIu64 ", less than %" PRIu64 " known here; if the cluster "
+				"was restored from a backup, restart this daemon",
 				answer->revision, f->since);
 		rpc_channel_leave(f->channel); /* another may know more */
 		goto out;
@@ -360,7 +360,8 @@ static void report_failure(struct follower *f, const struct status *st)
 	pthread_mutex_lock(&f->shared->lock);
 	f->shared->in_step = false;
 	pthread_mutex_unlock(&f->shared->lock);
-	log_write(f->lost ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, "configuration: %s; what is known stays in force", st->message);
+	log_write(f->lost ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, "configuration: %s; what is known stays in force",
+		  st->message);
 	f->lost = true;
 }
 
@@ -461,7 +462,8 @@ enum status_code follower_start(const struct follower_options *options, struct s
 	f->change = options->change;
 	f->synced = options->synced;
 	f->arg = options->arg;
-	f->watch_method = (unsigned)(protobuf_c_service_descriptor_get_method_by_name(config, "Watch") - config->methods);
+	f->watch_method =
+	    (unsigned)(protobuf_c_service_descriptor_get_method_by_name(config, "Watch") - config->methods);
 	f->shared = shared_new();
 	f->objects = objects_new();
 	f->cache_file = options->cache_file ? strdup(options->cache_file) : NULL;

@@ -1,6 +1,6 @@
 /*
- * Follows the replicated configuration: one long poll after the other against kds-serial (Config.Watch), an object cache,
- * and the trust kept in step (cluster CAs, min_serial, removed services).
+ * Follows the replicated configuration: one long poll after the other against kds-serial (Config.Watch), an object
+ * cache, and the trust kept in step (cluster CAs, min_serial, removed services).
  * When no replica answers, what is known stays in force.
  */
 #ifndef DAEMON_FOLLOWER_H
@@ -29,7 +29,8 @@ struct follower_options {
 	const char *cache_file;       /* keeps a copy there and begins with it (cache.h); NULL: none */
 };
 
-/* Reads the cache file, if any: trust and change() know its objects when this returns. Then starts the thread. Blocks. */
+/* Reads the cache file, if any: trust and change() know its objects when this returns. Then starts the thread.
+ * Blocks. */
 enum status_code follower_start(const struct follower_options *options, struct status *st,
 				struct follower **ret_follower) MUST_CHECK;
 /* At once, also while no replica answers. NULL is allowed. */

@@ -7,7 +7,8 @@
 struct health;
 
 /* Both strings are borrowed: "kds-ca", "ca1". */
-enum status_code health_new(const char *service, const char *name, struct status *st, struct health **ret_health) MUST_CHECK;
+enum status_code health_new(const char *service, const char *name, struct status *st,
+			    struct health **ret_health) MUST_CHECK;
 void health_free(struct health *h);
 
 /* Before the server's first listener starts. */

@@ -81,7 +81,8 @@ static enum status_code parse_command_line(const struct daemon_program *program,
 {
 	static const struct argp_option arguments[] = {
 		{ .name = "config", .key = 'c', .arg = "FILE", .doc = "Configuration file" },
-		{ .name = "check-config", .key = 't', .doc = "Check the configuration and the files it names, then exit" },
+		{ .name = "check-config", .key = 't',
+		  .doc = "Check the configuration and the files it names, then exit" },
 		{ .name = "log-level", .key = 'l', .arg = "LEVEL",
 		  .doc = "error, warning, info or debug; overrides the file" },
 		{ 0 },
@@ -94,8 +95,9 @@ static enum status_code parse_command_line(const struct daemon_program *program,
 	char *names = option_names(options);
 	char *doc = NULL;
 	if (!names || asprintf(&doc,
-			       "%s\vThe configuration file has lines `name = value`. Options: %s.\n\nSIGHUP reloads the "
-			       "certificate and key; SIGTERM ends in good order.\n\nExample: %s --config /etc/kds/%s.conf",
+			       "%s\vThe configuration file has lines `name = value`. Options: %s.\n\nSIGHUP reloads "
+			       "the certificate and key; SIGTERM ends in good order.\n\nExample: %s --config "
+			       "/etc/kds/%s.conf",
 			       program->purpose, names, program->name, program->name) < 0)
 		doc = NULL;
 	free(names);
@@ -165,8 +167,8 @@ enum status_code daemon_options_number(const struct daemon_options *o, const cha
 {
 	long value = cfg_getint(o->cfg, option);
 	if (value < (long)min || value > (long)max)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option '%s' is %ld; it takes %u to %u", o->config_file,
-				  option, value, min, max);
+		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option '%s' is %ld; it takes %u to %u",
+				  o->config_file, option, value, min, max);
 	*ret = (unsigned)value;
 	return STATUS_OK;
 }
@@ -215,8 +217,8 @@ static enum status_code read_serial_addresses(bool needed, struct daemon_options
 {
 	if (needed && cfg_size(o->cfg, "serial-addresses") == 0)
 		return status_set(st, STATUS_INVALID_ARGUMENT,
-				  "%s: option 'serial-addresses' is missing; it lists the replicas' RPC ports, for example "
-				  "{ \"127.0.1.1:7400\" }",
+				  "%s: option 'serial-addresses' is missing; it lists the replicas' RPC ports, for "
+				  "example { \"127.0.1.1:7400\" }",
 				  o->config_file);
 	o->serial_addresses = config_file_addresses(o->cfg, "serial-addresses", SERIAL_PORT, &o->n_serial_addresses);
 	if (!o->serial_addresses)
@@ -235,8 +237,8 @@ static enum status_code read_levels(const struct command_line *line, struct daem
 	else if (strcmp(minimum, "1.3") == 0)
 		o->tls_minimum = TLS_MINIMUM_1_3;
 	else
-		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option 'tls-min' is '%s'; it takes \"1.2\" or \"1.3\"",
-				  o->config_file, minimum);
+		return status_set(st, STATUS_INVALID_ARGUMENT,
+				  "%s: option 'tls-min' is '%s'; it takes \"1.2\" or \"1.3\"", o->config_file, minimum);
 	const char *level = line->log_level ? line->log_level : cfg_getstr(o->cfg, "log-level");
 	enum status_code rc = log_level_parse(level, st, &o->log_level);
 	if (rc != STATUS_OK)

@@ -51,8 +51,9 @@ struct daemon_program {
 };
 
 /*
- * Parses argv and the file, then starts the log ("kds-ca/ca1"). --help and --version print and exit 0, as argp does; usage
- * errors exit 2. A wrong file: INVALID_ARGUMENT, with file and line. Blocks. The caller frees with daemon_options_free().
+ * Parses argv and the file, then starts the log ("kds-ca/ca1"). --help and --version print and exit 0, as argp does;
+ * usage errors exit 2. A wrong file: INVALID_ARGUMENT, with file and line. Blocks. The caller frees with
+ * daemon_options_free().
  */
 enum status_code daemon_options_parse(const struct daemon_program *program, int argc, char **argv, struct status *st,
 				      struct daemon_options *ret_options) MUST_CHECK;

@@ -37,14 +37,15 @@ enum status_code self_check(const struct daemon_options *o, struct trust *trust,
 	struct identity *self = NULL;
 	struct status why = { 0 };
 	if (identify(o, trust, &why, &self) != STATUS_OK)
-		return status_set(st, STATUS_FAILED_PRECONDITION, "option 'certificate': no peer would accept %.80s: %s",
-				  o->certificate, why.message);
+		return status_set(st, STATUS_FAILED_PRECONDITION,
+				  "option 'certificate': no peer would accept %.80s: %s", o->certificate, why.message);
 	enum status_code rc = STATUS_OK;
 	if (!self->infrastructure || (role && !(self->roles & role)) || strcmp(self->role_name, o->name) != 0)
 		rc = status_set(st, STATUS_FAILED_PRECONDITION,
-				"option 'certificate': %.80s is for kds-%s '%.40s', not for %s '%.40s'; set 'name' to match, or use "
-				"the certificate that was made for this process",
-				o->certificate, peer_role_name(self->roles & PEER_SERVICES), self->role_name, o->program, o->name);
+				"option 'certificate': %.80s is for kds-%s '%.40s', not for %s '%.40s'; set 'name' to match, "
+				"or use the certificate that was made for this process",
+				o->certificate, peer_role_name(self->roles & PEER_SERVICES), self->role_name, o->program,
+				o->name);
 	identity_unref(self);
 	return rc;
 }

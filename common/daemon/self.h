@@ -6,8 +6,8 @@
 #include "common/net/trust.h"
 
 /*
- * Verifies the certificate file as a peer will, and compares its role and name with the program's and the option `name`.
- * FAILED_PRECONDITION says what differs and what to do. A program of no role (a test's) may have any. Blocks on the file.
+ * Verifies the certificate file as a peer will, and compares its role and name with the program's and the option
+ * `name`. FAILED_PRECONDITION says what differs and what to do. A program of no role (a test's) may have any. Blocks.
  */
 enum status_code self_check(const struct daemon_options *o, struct trust *trust, struct status *st) MUST_CHECK;
 

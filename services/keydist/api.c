@@ -13,7 +13,7 @@
 #define LIST_MAX 1024 /* as masterkeys.c keeps */
 
 /*
- * Handlers derive on the thread that calls them: at some microseconds a derivation costs less than handing it to a worker.
+ * Handlers derive on the thread that calls them: at some microseconds a derivation costs less than handing it over.
  */
 struct api {
 	Kds__V1__KeyDist_Service service; /* first: handlers get a pointer to it */
@@ -28,8 +28,8 @@ static const char *find_group(struct rpc_call *call, const char *group)
 		if (x509_group_matches(caller->uris[i], group))
 			return caller->uris[i];
 	rpc_call_fail(call, STATUS_PERMISSION_DENIED,
-		      "group '%.100s' is not in the certificate of %.60s; add it with 'kds-cli node add --group', then renew "
-		      "the certificate",
+		      "group '%.100s' is not in the certificate of %.60s; add it with 'kds-cli node add --group', then "
+		      "renew the certificate",
 		      group, caller->common_name);
 	return NULL;
 }
@@ -86,7 +86,8 @@ static void handle_create(Kds__V1__KeyDist_Service *service, const Kds__V1__Crea
 	struct masterkey master;
 	if (!masterkeys_current(a->options.keys, now_ms, &master)) {
 		rpc_call_fail(call, STATUS_UNAVAILABLE,
-			      "no masterKey is known here yet; it needs a quorum of kds-serial once (kds-cli cluster view)");
+			      "no masterKey is known here yet; it needs a quorum of kds-serial once (kds-cli cluster "
+			      "view)");
 		return;
 	}
 	struct ident ident = { .published_ms = master.published_ms, .nonce_ms = now_ms - now_ms % precision_ms };
@@ -99,11 +100,12 @@ static void fail_unknown(struct api *a, struct rpc_call *call, uint64_t publishe
 {
 	/* Cut off from the replicas, this distributor may not have heard of it: let the caller ask another. */
 	if (published_ms > masterkeys_newest(a->options.keys) && !follower_in_step(a->options.follower))
-		rpc_call_fail(call, STATUS_UNAVAILABLE, "masterKey %" PRIu64 " is not known here yet: no replica answers",
-			      published_ms);
+		rpc_call_fail(call, STATUS_UNAVAILABLE,
+			      "masterKey %" PRIu64 " is not known here yet: no replica answers", published_ms);
 	else
 		rpc_call_fail(call, STATUS_NOT_FOUND,
-			      "masterKey %" PRIu64 " is unknown or was destroyed; ask the sender for a new key", published_ms);
+			      "masterKey %" PRIu64 " is unknown or was destroyed; ask the sender for a new key",
+			      published_ms);
 }
 
 static void handle_restore(Kds__V1__KeyDist_Service *service, const Kds__V1__RestoreKeyRequest *in,
@@ -124,7 +126,7 @@ static void handle_restore(Kds__V1__KeyDist_Service *service, const Kds__V1__Res
 	uint64_t now_ms = clock_unix_ms();
 	if (ident.nonce_ms > now_ms + AHEAD_MAX_MS) {
 		rpc_call_fail(call, STATUS_OUT_OF_RANGE,
-			      "the ident's time is %" PRIu64 " ms ahead; check the clocks of the sender and of this host",
+			      "the ident's time is %" PRIu64 " ms ahead; check the clocks of the sender and of kds-keydist",
 			      ident.nonce_ms - now_ms);
 		return;
 	}

@@ -67,7 +67,8 @@ static bool append_field(struct buffer *info, const void *data, size_t len)
 	return buffer_append(info, head, sizeof head) && buffer_append(info, data, len);
 }
 
-static bool append_info(struct buffer *info, const char *kds_name, const struct ident *ident, struct slice issuer_key_id)
+static bool append_info(struct buffer *info, const char *kds_name, const struct ident *ident,
+			struct slice issuer_key_id)
 {
 	uint8_t published[8], nonce[8];
 	put_u64(published, ident->published_ms);

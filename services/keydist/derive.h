@@ -2,8 +2,8 @@
  * From a masterKey to a group's key, version 2, and the ident that names such a key. Pure functions.
  *
  * key = HKDF-SHA256 (RFC 5869) with salt = SHA-256("kds-v2"), ikm = masterKey, and info = these fields, each behind its
- * length as u32 big-endian: "kds-v2", KDSName, published_ms (u64 BE), nonce_ms (u64 BE), group URI without fragment, key id
- * of the CA that signed the client.
+ * length as u32 big-endian: "kds-v2", KDSName, published_ms (u64 BE), nonce_ms (u64 BE), group URI without fragment,
+ * key id of the CA that signed the client.
  * ident = 0x02 | u64 BE published_ms | u64 BE nonce_ms | u8 length | group URI without fragment.
  */
 #ifndef KEYDIST_DERIVE_H

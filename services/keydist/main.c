@@ -57,16 +57,16 @@ static enum status_code read_paths(struct keydist *k, struct status *st)
 	const struct daemon_options *o = &k->options;
 	k->seal_file = daemon_options_path(o, "seal");
 	if (!k->seal_file)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option 'seal' is missing; it names the file of sealing keys",
-				  o->config_file);
+		return status_set(st, STATUS_INVALID_ARGUMENT,
+				  "%s: option 'seal' is missing; it names the file of sealing keys", o->config_file);
 	char *directory = daemon_options_path(o, "data-dir");
 	if (!directory)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option 'data-dir' is missing; it names a directory",
 				  o->config_file);
 	enum status_code rc = STATUS_OK;
 	if (access(directory, W_OK | X_OK) != 0)
-		rc = status_set(st, STATUS_FAILED_PRECONDITION, "option 'data-dir' in %s: %s: %s", o->config_file, directory,
-				strerror(errno));
+		rc = status_set(st, STATUS_FAILED_PRECONDITION, "option 'data-dir' in %s: %s: %s", o->config_file,
+				directory, strerror(errno));
 	else if (asprintf(&k->cache_file, "%s/objects.cache", directory) < 0)
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "read the configuration: out of memory");
 	free(directory);
@@ -78,8 +78,8 @@ static enum status_code read_options(struct keydist *k, struct status *st)
 	const struct daemon_options *o = &k->options;
 	enum status_code rc = daemon_options_number(o, "master-key-interval", 1, 24 * 365, st, &k->interval_h);
 	if (rc == STATUS_OK)
-		rc = daemon_options_number(o, "key-lifespan", k->interval_h + 1, k->interval_h * LIFESPAN_INTERVALS_MAX, st,
-					   &k->lifespan_h);
+		rc = daemon_options_number(o, "key-lifespan", k->interval_h + 1,
+					   k->interval_h * LIFESPAN_INTERVALS_MAX, st, &k->lifespan_h);
 	if (rc == STATUS_OK)
 		rc = daemon_options_number(o, "publish-ahead", 0, 3600, st, &k->publish_ahead_s);
 	if (rc == STATUS_OK)
@@ -101,7 +101,8 @@ static bool is_ready(void *arg, char *reason, size_t size)
 		return true;
 	struct keydist *k = arg;
 	if (masterkeys_newest(k->keys) > 0)
-		snprintf(reason, size, "no masterKey can be unsealed; copy the sealing keys of another kds-keydist to %s",
+		snprintf(reason, size,
+			 "no masterKey can be unsealed; copy the sealing keys of another kds-keydist to %s",
 			 k->seal_file);
 	else
 		snprintf(reason, size, "no masterKey is known yet; it needs a quorum of kds-serial once");
@@ -189,7 +190,11 @@ static enum status_code start_following(struct keydist *k, struct status *st)
 
 static enum status_code serve(struct keydist *k, struct status *st)
 {
-	const struct api_options options = { .kds_name = k->options.kds_name, .keys = k->keys, .follower = k->follower };
+	const struct api_options options = {
+		.kds_name = k->options.kds_name,
+		.keys = k->keys,
+		.follower = k->follower,
+	};
 	enum status_code rc = api_new(&options, st, &k->api);
 	if (rc == STATUS_OK)
 		rc = api_serve(k->api, daemon_server(k->daemon), st);

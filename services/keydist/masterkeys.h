@@ -1,6 +1,6 @@
 /*
- * The masterKeys this distributor knows, unsealed in secret memory, and the rules of their lives. Knows nothing of replicas:
- * it is told what is there, and says what to do. Thread-safe; times are Unix ms.
+ * The masterKeys this distributor knows, unsealed in secret memory, and the rules of their lives. Knows nothing of
+ * replicas: it is told what is there, and says what to do. Thread-safe; times are Unix ms.
  *
  * A life: published (published_ms is the key's index) -> used for new keys from use_from_ms on, until a newer one is ->
  * answers Restore until it is `lifespan` old -> wiped here and deleted everywhere. The newest that is in use never goes,
@@ -28,8 +28,9 @@ const char *masterkey_object_key(uint64_t published_ms, char ret_key[MASTERKEY_O
 bool masterkey_parse_object_key(const char *object_key, uint64_t *ret_published_ms) MUST_CHECK;
 
 /*
- * Takes one as replicated. One that cannot be unsealed is remembered as being there (so that no other is made in its place)
- * and the error returned: FAILED_PRECONDITION, DATA_LOSS as seal_open(). RESOURCE_EXHAUSTED: no memory, or too many.
+ * Takes one as replicated. One that cannot be unsealed is remembered as being there (so that no other is made in its
+ * place) and the error returned: FAILED_PRECONDITION, DATA_LOSS as seal_open(). RESOURCE_EXHAUSTED: no memory, or too
+ * many.
  */
 enum status_code masterkeys_put(struct masterkeys *m, const Kds__V1__MasterKey *key, struct status *st) MUST_CHECK;
 /* Wipes and forgets. */
@@ -45,7 +46,8 @@ struct masterkey {
 /* The one for new keys: the newest that is in use; while none is, the oldest. False: none is known. */
 bool masterkeys_current(struct masterkeys *m, uint64_t now_ms, struct masterkey *ret_key) MUST_CHECK;
 /* False: unknown, destroyed, or its life is over. */
-bool masterkeys_find(struct masterkeys *m, uint64_t published_ms, uint64_t now_ms, struct masterkey *ret_key) MUST_CHECK;
+bool masterkeys_find(struct masterkeys *m, uint64_t published_ms, uint64_t now_ms,
+		     struct masterkey *ret_key) MUST_CHECK;
 /* The highest index known; 0: none. */
 uint64_t masterkeys_newest(struct masterkeys *m);
 
@@ -57,8 +59,8 @@ struct masterkey_info {
 size_t masterkeys_list(struct masterkeys *m, uint64_t now_ms, struct masterkey_info *ret_list, size_t max);
 
 /*
- * What the replicated state needs now. An index is a multiple of `interval_ms`: distributors that publish at the same time
- * make the same object key, and compare-and-set lets one win.
+ * What the replicated state needs now. An index is a multiple of `interval_ms`: distributors that publish at the same
+ * time make the same object key, and compare-and-set lets one win.
  */
 struct masterkeys_plan {
 	bool publish;

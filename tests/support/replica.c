@@ -197,9 +197,11 @@ struct replica *replica_new(struct pki *pki)
 	struct slice ca = pki_ca_pem(pki, PKI_INFRASTRUCTURE);
 	const struct pki_leaf *leaf = pki_service(pki, "serial", "serial1");
 	assert_int_equal(trust_new(PKI_CLUSTER, PKI_KDS_NAME, &ca, &st, &r->trust), STATUS_OK);
-	assert_int_equal(tls_credentials_load(leaf->certificate, leaf->key, TLS_MINIMUM_1_3, &st, &r->credentials), STATUS_OK);
+	assert_int_equal(tls_credentials_load(leaf->certificate, leaf->key, TLS_MINIMUM_1_3, &st, &r->credentials),
+			 STATUS_OK);
 	assert_int_equal(rpc_server_new(&RPC_SERVER_LIMITS_DEFAULT, &st, &r->server), STATUS_OK);
-	assert_int_equal(rpc_server_add(r->server, &r->service.base, table, sizeof table / sizeof table[0], &st), STATUS_OK);
+	const size_t n = sizeof table / sizeof table[0];
+	assert_int_equal(rpc_server_add(r->server, &r->service.base, table, n, &st), STATUS_OK);
 	replica_listen(r);
 	return r;
 }

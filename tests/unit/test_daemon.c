@@ -136,7 +136,9 @@ static Kds__V1__CheckResponse *check(struct fixture *f)
 {
 	const Kds__V1__CheckRequest in = KDS__V1__CHECK_REQUEST__INIT;
 	ProtobufCMessage *answer;
-	if (rpc_channel_wait(f->channel, &kds__v1__health__descriptor, "Check", &in.base, NULL, &f->st, &answer) != STATUS_OK)
+	enum status_code rc =
+	    rpc_channel_wait(f->channel, &kds__v1__health__descriptor, "Check", &in.base, NULL, &f->st, &answer);
+	if (rc != STATUS_OK)
 		fail_msg("%s", f->st.message);
 	return (Kds__V1__CheckResponse *)answer;
 }
@@ -176,8 +178,9 @@ static void test_daemon_health(void **state)
 	Kds__V1__EchoRequest in = KDS__V1__ECHO_REQUEST__INIT;
 	in.data = (ProtobufCBinaryData){ .data = (uint8_t *)"hello", .len = 5 };
 	ProtobufCMessage *echo;
-	assert_int_equal(
-	    rpc_channel_wait(f->channel, &kds__v1__health__descriptor, "Echo", &in.base, NULL, &f->st, &echo), STATUS_OK);
+	enum status_code rc =
+	    rpc_channel_wait(f->channel, &kds__v1__health__descriptor, "Echo", &in.base, NULL, &f->st, &echo);
+	assert_int_equal(rc, STATUS_OK);
 	assert_memory_equal(((Kds__V1__EchoResponse *)echo)->data.data, "hello", 5);
 	protobuf_c_message_free_unpacked(echo, NULL);
 	stop(f);

@@ -52,8 +52,8 @@ static struct inputs vector_inputs(void)
 static void derive(const struct inputs *in, size_t issuer_len, uint8_t key[DERIVED_KEY_SIZE])
 {
 	struct status st;
-	assert_int_equal(
-	    derive_key(in->master, in->kds_name, &in->ident, (struct slice){ in->issuer, issuer_len }, &st, key), STATUS_OK);
+	struct slice issuer = { in->issuer, issuer_len };
+	assert_int_equal(derive_key(in->master, in->kds_name, &in->ident, issuer, &st, key), STATUS_OK);
 }
 
 static void test_derive_vector(void **state)

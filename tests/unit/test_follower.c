@@ -106,7 +106,8 @@ static void make_daemon(struct fixture *f)
 			 "cluster = \"" PKI_CLUSTER "\"\nkds-name = \"" PKI_KDS_NAME "\"\ncluster-id = \"id\"\n"
 			 "name = \"keydist1\"\nlisten = \"127.0.0.1:0\"\nserial-addresses = { \"%s\", \"%s\" }\n"
 			 "certificate = \"%s\"\nkey = \"%s\"\nca = \"%s\"\nlog-level = \"error\"\n",
-			 replica_address(f->replica), replica_address(f->second ? f->second : f->replica), leaf->certificate, leaf->key, pki_ca_file(f->pki, PKI_INFRASTRUCTURE));
+			 replica_address(f->replica), replica_address(f->second ? f->second : f->replica),
+			 leaf->certificate, leaf->key, pki_ca_file(f->pki, PKI_INFRASTRUCTURE));
 	snprintf(path, sizeof path, "%s/kds.conf", pki_directory(f->pki));
 	assert_int_equal(file_write(path, (struct slice){ text, (size_t)n }, 0600, true, &st), STATUS_OK);
 	char *argv[] = { (char *)"kds-test", (char *)"--config", path, NULL };
@@ -386,7 +387,8 @@ static void rewrite_cache(struct fixture *f, size_t cut, size_t flip)
 	struct buffer bytes = { 0 };
 	assert_int_equal(file_read(f->cache_file, 1 << 20, &st, &bytes), STATUS_OK);
 	bytes.data[flip % bytes.len] ^= 1;
-	assert_int_equal(file_write(f->cache_file, (struct slice){ bytes.data, bytes.len - cut }, 0600, true, &st), STATUS_OK);
+	struct slice kept = { bytes.data, bytes.len - cut };
+	assert_int_equal(file_write(f->cache_file, kept, 0600, true, &st), STATUS_OK);
 	buffer_free(&bytes);
 }
 

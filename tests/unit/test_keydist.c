@@ -46,7 +46,11 @@ static void take_change(void *arg, const Kds__V1__Object *object)
 
 static void make_daemon(struct fixture *f)
 {
-	static const struct daemon_program program = { .name = "kds-keydist", .purpose = "Tests.", .needs_serial = true };
+	static const struct daemon_program program = {
+		.name = "kds-keydist",
+		.purpose = "Tests.",
+		.needs_serial = true,
+	};
 	const struct pki_leaf *leaf = pki_service(f->pki, "keydist", "keydist1");
 	struct status st;
 	char text[4096], path[4096];
@@ -241,10 +245,11 @@ static void test_keydist_refuses_groups_that_the_certificate_does_not_name(void 
 {
 	struct fixture *f = *state;
 	struct kds_key key, b = create(f, GROUP_B);
-	const char *says = "group '" GROUP_B "' is not in the certificate of node2.example.com; add it with 'kds-cli node add "
-			   "--group', then renew";
+	const char *says = "group '" GROUP_B "' is not in the certificate of node2.example.com; add it with 'kds-cli node "
+			   "add --group', then renew";
 	expect_refusal(f, kds_key_create(f->receiver, GROUP_B, &key, &f->error), KDS_PERMISSION_DENIED, says);
-	expect_refusal(f, kds_key_restore(f->receiver, b.ident, b.ident_len, &key, &f->error), KDS_PERMISSION_DENIED, says);
+	expect_refusal(f, kds_key_restore(f->receiver, b.ident, b.ident_len, &key, &f->error), KDS_PERMISSION_DENIED,
+		       says);
 	expect_refusal(f, kds_key_create(f->sender, "urn:example:prj", &key, &f->error), KDS_PERMISSION_DENIED, "prj'");
 	expect_refusal(f, kds_key_create(f->sender, GROUP_A "#10s", &key, &f->error), KDS_INVALID_ARGUMENT, "fragment");
 	expect_refusal(f, kds_key_create(f->sender, "", &key, &f->error), KDS_INVALID_ARGUMENT, "group");
@@ -363,8 +368,8 @@ static void test_keydist_library_reads_the_commands_configuration(void **state)
 	kds_allocator *a = NULL;
 	char text[4096], path[4096];
 	int n = snprintf(text, sizeof text,
-			 "cluster = \"" PKI_CLUSTER "\"\nkds-name = \"" PKI_KDS_NAME "\"\nkeydist-addresses = { \"%s\" }\n"
-			 "certificate = \"%s\"\nkey = \"missing.key\"\nca = \"infra-ca.crt\"\ntimeout = 20\n",
+			 "cluster = \"" PKI_CLUSTER "\"\nkds-name = \"" PKI_KDS_NAME "\"\n"
+			 "keydist-addresses = { \"%s\" }\ncertificate = \"%s\"\nkey = \"missing.key\"\nca = \"infra-ca.crt\"\ntimeout = 20\n",
 			 daemon_address(f->daemon), leaf->certificate);
 	snprintf(path, sizeof path, "%s/cli.conf", pki_directory(f->pki));
 	assert_int_equal(file_write(path, (struct slice){ text, (size_t)n }, 0600, true, &st), STATUS_OK);

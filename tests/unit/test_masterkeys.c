@@ -228,7 +228,8 @@ static void test_masterkeys_that_cannot_be_unsealed(void **state)
 	struct fixture *f = *state;
 	char purpose[MASTERKEY_OBJECT_KEY_MAX];
 	masterkey_object_key(DAY0, purpose);
-	assert_int_equal(put_sealed(f, f->other_seal, purpose, DAY0, DAY0, MASTER_KEY_SIZE), STATUS_FAILED_PRECONDITION);
+	assert_int_equal(put_sealed(f, f->other_seal, purpose, DAY0, DAY0, MASTER_KEY_SIZE),
+			 STATUS_FAILED_PRECONDITION);
 	assert_false(finds(f, DAY0, DAY0));
 	assert_true(current(f, DAY0) == 0);
 	assert_true(masterkeys_newest(f->keys) == DAY0);

@@ -121,8 +121,8 @@ static void test_options_of_the_daemon(void **state)
 	struct fixture *f = *state;
 	char path[4096];
 	unsigned hours = 99;
-	assert_int_equal(parse_with(f, COMPLETE "seal = \"ca.seal\"\nreplica serial1 {\n id = 3\n address = \"h:1\"\n}\n", NULL),
-			 STATUS_OK);
+	const char *text = COMPLETE "seal = \"ca.seal\"\nreplica serial1 {\n id = 3\n address = \"h:1\"\n}\n";
+	assert_int_equal(parse_with(f, text, NULL), STATUS_OK);
 	char *seal = daemon_options_path(&f->options, "seal");
 	assert_non_null(seal);
 	snprintf(path, sizeof path, "%s/ca.seal", f->directory);
@@ -136,7 +136,8 @@ static void test_options_of_the_daemon(void **state)
 	assert_int_equal(daemon_options_number(&f->options, "interval", 1, 24, &f->st, &hours), STATUS_OK);
 	assert_int_equal(hours, 24);
 	hours = 99;
-	assert_int_equal(daemon_options_number(&f->options, "interval", 1, 23, &f->st, &hours), STATUS_INVALID_ARGUMENT);
+	assert_int_equal(daemon_options_number(&f->options, "interval", 1, 23, &f->st, &hours),
+			 STATUS_INVALID_ARGUMENT);
 	assert_int_equal(hours, 99);
 	expect_message(f, "option 'interval' is 24; it takes 1 to 23");
 }

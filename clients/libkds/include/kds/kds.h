@@ -1,18 +1,19 @@
 /*
  * libkds: group keys from a KDS cluster, for C programs.
  *
- *     struct kds_options options = { .config_file = NULL };       // $KDS_CONFIG, ~/.config/kds/cli.conf, /etc/kds/cli.conf
+ *     struct kds_options options = { .config_file = NULL }; // $KDS_CONFIG, ~/.config/kds/cli.conf, /etc/kds/cli.conf
  *     struct kds_error error;
  *     kds_allocator *a;
  *     struct kds_key key;
- *     if (kds_allocator_new(&options, &a, &error) != KDS_OK || kds_key_create(a, "urn:example:prjA", &key, &error) != KDS_OK)
+ *     if (kds_allocator_new(&options, &a, &error) != KDS_OK ||
+ *         kds_key_create(a, "urn:example:prjA", &key, &error) != KDS_OK)
  *             errx(1, "%s", error.message);
  *     // send key.ident along with what key.key protects; the receiver calls kds_key_restore() with it
  *     kds_key_wipe(&key);
  *     kds_allocator_free(a);
  *
- * Calls block, at most options.timeout_ms. An allocator may be used by several threads at once, not after fork(). Nothing is
- * printed. What a call fills in stays untouched when it fails; `error` may be NULL.
+ * Calls block, at most options.timeout_ms. An allocator may be used by several threads at once, not after fork().
+ * Nothing is printed. What a call fills in stays untouched when it fails; `error` may be NULL.
  */
 #ifndef KDS_KDS_H
 #define KDS_KDS_H
@@ -72,11 +73,13 @@ struct kds_key {
 typedef struct kds_allocator kds_allocator;
 
 /* Reads files, does not connect yet. The caller frees with kds_allocator_free(). */
-KDS_API int kds_allocator_new(const struct kds_options *options, kds_allocator **ret_allocator, struct kds_error *error);
+KDS_API int kds_allocator_new(const struct kds_options *options, kds_allocator **ret_allocator,
+			      struct kds_error *error);
 KDS_API void kds_allocator_free(kds_allocator *allocator);
 
 /* Sender: a key for a group of this client's certificate (URI without fragment). */
-KDS_API int kds_key_create(kds_allocator *allocator, const char *group, struct kds_key *ret_key, struct kds_error *error);
+KDS_API int kds_key_create(kds_allocator *allocator, const char *group, struct kds_key *ret_key,
+			   struct kds_error *error);
 /* Receiver: the key that an ident names; PERMISSION_DENIED: the certificate does not name its group. */
 KDS_API int kds_key_restore(kds_allocator *allocator, const void *ident, size_t ident_len, struct kds_key *ret_key,
 			    struct kds_error *error);

@@ -49,6 +49,7 @@ void rpc_channel_leave(struct rpc_channel *ch);
 
 struct rpc_result {
 	struct status status;
+	bool answered;                    /* a server gave this status; false: none was reached, or none in time */
 	const char *field;                /* INVALID_ARGUMENT: which field; "" otherwise */
 	const ProtobufCMessage *message;  /* the answer; NULL on failure */
 	struct slice payload;             /* the answer, packed; with RPC_RAW the only form */

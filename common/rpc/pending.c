@@ -103,7 +103,7 @@ static void finish_with(struct pending *p, struct rpc_result *result)
 static void answer_error(struct pending *p, const struct response_envelope *response)
 {
 	char field[128];
-	struct rpc_result result = { .field = field };
+	struct rpc_result result = { .field = field, .answered = true };
 	(void)snprintf(field, sizeof field, "%.*s", (int)response->field.len, (const char *)response->field.data);
 	(void)status_set(&result.status, response->code, "%.*s", (int)response->message.len,
 			 (const char *)response->message.data);
@@ -130,7 +130,7 @@ void pending_answer(struct pending *p, const struct response_envelope *response,
 		answer_error(p, response);
 		return;
 	}
-	struct rpc_result result = { .field = "", .payload = response->payload };
+	struct rpc_result result = { .field = "", .answered = true, .payload = response->payload };
 	struct arena *arena = NULL;
 	bool secret = p->secret;
 	if (p->output) {

@@ -112,8 +112,10 @@ static void answered(void *arg, const struct rpc_result *result)
 		rpc_call_relay(call, STATUS_OK, "", result->payload);
 	else if (code == STATUS_CANCELLED)
 		rpc_call_fail(call, STATUS_UNAVAILABLE, "this replica is stopping; try again with another");
-	else if (code == STATUS_DEADLINE_EXCEEDED && rpc_call_deadline(call) > clock_monotonic_ms())
-		rpc_call_fail(call, STATUS_UNAVAILABLE, "the leader did not answer in time; try again");
+	else if (!result->answered && (code != STATUS_DEADLINE_EXCEEDED || rpc_call_deadline(call) > clock_monotonic_ms()))
+		/* What is wrong between two replicas is nothing that the caller did. */
+		rpc_call_fail(call, STATUS_UNAVAILABLE, "the leader cannot be asked (%s); try again",
+			      result->status.message);
 	else
 		rpc_call_relay_error(call, &result->status, result->field);
 }

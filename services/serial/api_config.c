@@ -131,6 +131,14 @@ static enum status_code read_changes(struct state *s, const ProtobufCMessage *in
 	return state_changes(s, (const Kds__V1__WatchRequest *)in, sealed, st, out, &any);
 }
 
+/* One that is cut off does not know how old its state is: a caller would keep trusting what a quorum has refused. */
+static bool is_cut_off(struct api *a)
+{
+	uint64_t leader;
+	char address[sizeof "none"];
+	return !engine_leader(a->engine, &leader, address, sizeof address);
+}
+
 static void config_watch(Kds__V1__Config_Service *service, const Kds__V1__WatchRequest *in,
 			 Kds__V1__WatchResponse_Closure closure, void *call)
 {
@@ -138,6 +146,9 @@ static void config_watch(Kds__V1__Config_Service *service, const Kds__V1__WatchR
 	struct api *a = api_of(service);
 	if (in->n_prefixes > PREFIXES_MAX)
 		rpc_call_fail_field(call, "prefixes", "at most %d prefixes in one call", PREFIXES_MAX);
+	else if (is_cut_off(a))
+		rpc_call_fail(call, STATUS_UNAVAILABLE,
+			      "this replica knows no leader, so its state may be old; ask another, or see kds-cli cluster view");
 	else if (in->since_revision > watch_revision(a->watch))
 		api_read(a, call, false, "Config.Watch", &in->base, read_changes);
 	else

@@ -25,6 +25,10 @@ expect 1 kds-cli --timeout 4 cluster health
 alive ca1 || fail "kds-ca ended"
 alive serial3 || fail "the last replica ended"
 
+say "the replica that is left does not pass its state off as new"
+expect 4 kds-cli --timeout 3 call Config.Watch '{"sinceRevision": "0"}' --address "$net.3:7400"
+assert_match "the error" "no leader" "$err"
+
 say "kds-keydist serves on"
 expect 0 as_client node1.example.com --json key restore "$ident"
 assert_eq "the key" "$key" "$(json key <<<"$out")"

@@ -46,8 +46,11 @@ enum status_code daemon_listen(struct daemon *d, struct status *st) MUST_CHECK;
  * daemon_run() closes the port; NULL before and after. */
 const char *daemon_address(struct daemon *d);
 
-/* Waits for SIGTERM or SIGINT (SIGHUP reloads meanwhile), or daemon_stop(); then closes the RPC port and returns.
- * Blocks. */
+/*
+ * Waits for SIGTERM or SIGINT, or daemon_stop(); then closes the RPC port and returns. Blocks. Meanwhile SIGHUP
+ * reloads, connections whose certificate expires are closed, and memory that a burst leaves behind goes back to the
+ * system.
+ */
 void daemon_run(struct daemon *d);
 /* Makes daemon_run() return. Any thread. */
 void daemon_stop(struct daemon *d);

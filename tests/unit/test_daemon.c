@@ -1,6 +1,7 @@
 // links: common_daemon
 #include "tests/support/support.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -16,6 +17,7 @@
 #include "common/rpc/channel.h"
 #include "health.pb-c.h"
 #include "tests/support/pki.h"
+#include "tests/support/sp_client.h"
 
 struct fixture {
 	struct pki *pki;
@@ -332,6 +334,63 @@ static void test_daemon_prepares_its_process(void **state)
 	assert_true(pipe_action.sa_handler == SIG_IGN);
 }
 
+static atomic_int trims;
+
+/* glibc's, which the daemon calls, is not reached. */
+int malloc_trim(size_t pad)
+{
+	(void)pad;
+	return atomic_fetch_add(&trims, 1);
+}
+
+static void test_daemon_gives_memory_back(void **state)
+{
+	struct fixture *f = *state;
+	serve(f);
+	connect_as(f, pki_admin(f->pki));
+	for (int i = 0; i < 300; i++)
+		kds__v1__check_response__free_unpacked(check(f), NULL);
+	for (int i = 0; i < 3000 && atomic_load(&trims) == 0; i++)
+		usleep(10000);
+	assert_true(atomic_load(&trims) > 0);
+	stop(f);
+}
+
+static void wait_connections(struct fixture *f, unsigned n)
+{
+	unsigned open = n + 1;
+	for (int i = 0; i < 3000 && open != n; i++) {
+		usleep(10000);
+		Kds__V1__CheckResponse *answer = check(f);
+		open = (unsigned)answer->connections;
+		kds__v1__check_response__free_unpacked(answer, NULL);
+	}
+	assert_int_equal(open, n);
+}
+
+static void test_daemon_closes_when_a_certificate_expires(void **state)
+{
+	struct fixture *f = *state;
+	const struct pki_spec spec = {
+		.common_name = "admin",
+		.uris = (const char *const[]){ "kds://" PKI_CLUSTER "/role/admin/admin", NULL },
+		.ends_in = 5,
+	};
+	const struct pki_leaf *leaf = pki_issue(f->pki, &spec);
+	gnutls_certificate_credentials_t brief =
+	    sp_credentials(pki_ca_file(f->pki, PKI_INFRASTRUCTURE), leaf->certificate, leaf->key);
+	struct sp_client c;
+	serve(f);
+	connect_as(f, pki_admin(f->pki));
+	assert_true(sp_open(&c, NULL, daemon_address(f->daemon), brief));
+	wait_connections(f, 2);
+	assert_true(sp_wait_closed(&c));
+	wait_connections(f, 1);
+	sp_close(&c, false);
+	gnutls_certificate_free_credentials(brief);
+	stop(f);
+}
+
 static void test_daemon_exit_status(void **state)
 {
 	(void)state;
@@ -354,6 +413,8 @@ int main(void)
 		TEST(stops_at_a_signal),
 		TEST(refuses_a_taken_port),
 		TEST(says_what_is_wrong_with_its_files),
+		TEST(gives_memory_back),
+		TEST(closes_when_a_certificate_expires),
 		cmocka_unit_test(test_daemon_exit_status),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

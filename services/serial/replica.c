@@ -134,7 +134,8 @@ void replica_fail(struct replica *r, raft_index behind, const char *why)
 	fail_reads(r, why);
 }
 
-static void follow_role(struct replica *r)
+/* `committed`: the commit index before the step, so of this replica's own entries while it led. */
+static void follow_role(struct replica *r, raft_index committed)
 {
 	bool leads = raft_state(&r->raft) == RAFT_LEADER;
 	if (leads == r->leads)
@@ -145,15 +146,18 @@ static void follow_role(struct replica *r)
 		learn_last_time(r);
 	} else {
 		log_info("leads no more term=%llu", raft_current_term(&r->raft));
-		/* What is committed is applied, and answered, in this very turn. */
-		replica_fail(r, raft_commit_index(&r->raft),
+		/* What was committed then is applied, and answered, in this very turn. What the step itself committed
+		 * may be a new leader's, in the place of entries of ours (Raft §5.3). */
+		replica_fail(r, committed,
 			     "this replica stopped leading; it is unknown whether the request was carried out");
+		r->barrier = r->submitted = 0; /* a log that was cut short may not reach them for long */
 	}
 }
 
 static int try_step(struct replica *r, struct raft_event *event)
 {
 	struct raft_update u;
+	raft_index committed = raft_commit_index(&r->raft);
 	event->time = r->now_ms;
 	int rv = raft_step(&r->raft, event, &u);
 	if (rv != 0)
@@ -166,7 +170,7 @@ static int try_step(struct replica *r, struct raft_event *event)
 	if (u.flags & (RAFT_UPDATE_MESSAGES))
 		for (unsigned i = 0; i < u.messages.n; i++)
 			replica_pack(r, &u.messages.batch[i]);
-	follow_role(r);
+	follow_role(r, committed);
 	return 0;
 }
 

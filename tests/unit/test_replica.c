@@ -679,6 +679,79 @@ static void test_replica_that_lost_its_quorum_answers_no_read(void **state)
 	sim_free(s);
 }
 
+/* Tells a follower to stand for election at once, as a leader does that hands over. */
+static void hand_over(struct sim *s, int leader, int to)
+{
+	Kds__V1__ReplicaStatus status = KDS__V1__REPLICA_STATUS__INIT;
+	replica_status(s->nodes[leader].replica, &status);
+	Kds__V1__TimeoutNow now = KDS__V1__TIMEOUT_NOW__INIT;
+	now.term = status.term;
+	now.last_log_index = status.last_index;
+	now.last_log_term = status.term;
+	Kds__V1__PeerMessage m = KDS__V1__PEER_MESSAGE__INIT;
+	m.message_case = KDS__V1__PEER_MESSAGE__MESSAGE_TIMEOUT_NOW;
+	m.timeout_now = &now;
+	replica_receive(s->nodes[to].replica, (raft_id)leader + 1, &m, s->now_ms);
+}
+
+/* The old leader learns of the new one from a message that replaces its entries with others and commits these. */
+static void test_replica_replaced_leader_answers_with_no_other_entry(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(8);
+	int old = elect(s), next = (old + 1) % N;
+	run(s, 200);
+	for (int i = 0; i < N; i++)
+		if (i != old)
+			s->cut[old][i] = s->cut[i][old] = true;
+	struct reads reads = { 0 };
+	hand_over(s, old, next);
+	allocate_many(s, old, 5);
+	replica_read(s->nodes[old].replica, on_read, &reads);
+	run(s, 50);
+	assert_true(replica_leads(s->nodes[next].replica));
+	allocate_many(s, next, 8);
+	run(s, 50);
+	assert_int_equal(s->accepted, 8);
+	assert_true(replica_leads(s->nodes[old].replica)); /* it does not know yet */
+	assert_int_equal(s->answered, 8);
+	assert_int_equal(reads.failed, 0);
+	converge(s);
+	assert_int_equal(s->accepted, 8);
+	assert_int_equal(s->answered, 13);
+	assert_int_equal(reads.ok, 0);
+	assert_int_equal(reads.failed, 1);
+	sim_free(s);
+}
+
+/* The barrier that its reads waited for is gone with its leadership: reads of a later one must not wait for it. */
+static void test_replica_leader_again_reads_at_once(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(9);
+	int old = elect(s), next = (old + 1) % N;
+	run(s, 200);
+	for (int i = 0; i < N; i++)
+		if (i != old)
+			s->cut[old][i] = s->cut[i][old] = true;
+	struct reads reads = { 0 };
+	hand_over(s, old, next);
+	allocate_many(s, old, 50);
+	replica_finish(s->nodes[old].replica);
+	replica_read(s->nodes[old].replica, on_read, &reads); /* its barrier comes behind the 50 */
+	run(s, 50);
+	allocate(s, next); /* in the place of the first of the 50 */
+	converge(s);
+	assert_int_equal(reads.failed, 1);
+	hand_over(s, next, old);
+	run(s, 50);
+	assert_true(replica_leads(s->nodes[old].replica));
+	replica_read(s->nodes[old].replica, on_read, &reads);
+	run(s, 50);
+	assert_int_equal(reads.ok, 1);
+	sim_free(s);
+}
+
 static void misfortune(struct sim *s)
 {
 	int i = (int)dice(s, N), j = (int)dice(s, N);
@@ -742,6 +815,8 @@ int main(void)
 		cmocka_unit_test(test_replica_big_entries_pass_in_parts),
 		cmocka_unit_test(test_replica_reads_of_a_turn_share_a_barrier),
 		cmocka_unit_test(test_replica_that_lost_its_quorum_answers_no_read),
+		cmocka_unit_test(test_replica_replaced_leader_answers_with_no_other_entry),
+		cmocka_unit_test(test_replica_leader_again_reads_at_once),
 		cmocka_unit_test(test_replica_survives_misfortunes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -191,13 +191,14 @@ static enum status_code refuse_caller(const struct method *method, const struct 
  * The identity that the call counts as: the peer's own, or whom it forwards for (then *ret_forwarded is a reference).
  * PERMISSION_DENIED: it may not.
  */
-static enum status_code check_caller(const struct method *method, const struct identity *peer,
-				     const struct request_envelope *request, struct status *st,
-				     struct identity **ret_forwarded)
+static enum status_code check_caller(const struct rpc_server *s, const struct method *method,
+				     const struct identity *peer, const struct request_envelope *request,
+				     struct status *st, struct identity **ret_forwarded)
 {
 	if (!request->forwarded)
 		return may_call(method, peer) ? STATUS_OK : refuse_caller(method, peer, st);
-	if (!peer || !(peer->roles & PEER_SERIAL))
+	/* Between replicas alone: elsewhere a replica is to be no more than itself. */
+	if (!s->route || !peer || !(peer->roles & PEER_SERIAL))
 		return status_set(st, STATUS_PERMISSION_DENIED,
 				  "request envelope: on_behalf_of is for: serial; call in your own name");
 	struct identity *forwarded;
@@ -290,7 +291,8 @@ static void run(struct rpc_call *call, struct slice payload)
 	char field[128] = "";
 	const ProtobufCMessage *input;
 	const ProtobufCMessageDescriptor *type = method->descriptor->input;
-	if (message_unpack(type, payload, call->arena, &st, field, sizeof field, &input) != STATUS_OK) {
+	if (message_unpack(type, payload, call->arena, &st, field, sizeof field, &input) != STATUS_OK ||
+	    server_charge(s, call, arena_used(call->arena), &st) != STATUS_OK) {
 		answer_error(call, &st, field);
 		return;
 	}
@@ -314,7 +316,7 @@ void call_receive(struct rpc_server *s, struct session *session, struct slice fr
 				(int)request.method.len, (const char *)request.method.data);
 		goto out;
 	}
-	rc = check_caller(method, conn_identity(session->conn), &request, &st, &forwarded);
+	rc = check_caller(s, method, conn_identity(session->conn), &request, &st, &forwarded);
 	if (rc != STATUS_OK)
 		goto out;
 	call = call_new(s, session, method, frame, header_len, &request);

@@ -35,7 +35,7 @@ struct rpc_server_limits {
 	unsigned max_calls;            /* being answered, in all; one more: RESOURCE_EXHAUSTED */
 	unsigned max_calls_connection; /* of one connection */
 	unsigned max_waiting;          /* long polls, in all */
-	size_t max_request_bytes;      /* of the requests being answered, as they came, in all */
+	size_t max_request_bytes;      /* of the requests being answered, as they came or unpacked, in all */
 	size_t max_unpacked;           /* bytes that one request may take unpacked */
 	size_t max_answer;             /* packed; a larger one becomes RESOURCE_EXHAUSTED. What fits a frame */
 	unsigned default_timeout_ms;   /* for a request that names none */
@@ -60,7 +60,8 @@ enum status_code rpc_server_add(struct rpc_server *s, ProtobufCService *service,
 
 /*
  * Asked for each RPC_ROUTED method before its payload is unpacked. Returns true when it took the call: then it
- * answers later with rpc_call_relay() or rpc_call_fail(). `payload` is borrowed until the answer.
+ * answers later with rpc_call_relay() or rpc_call_fail(). `payload` is borrowed until the answer. A server without a
+ * route takes no calls on behalf of others.
  */
 typedef bool (*rpc_route_fn)(void *arg, struct rpc_call *call, const char *method, struct slice payload);
 void rpc_server_set_route(struct rpc_server *s, rpc_route_fn route, void *arg);

@@ -296,6 +296,26 @@ static void test_server_on_behalf_of(void **state)
 	served_stop(s);
 }
 
+/* kds-ca and kds-keydist: a replica gets nothing there in an administrator's name. */
+static void test_server_without_route_takes_nothing_on_behalf(void **state)
+{
+	(void)state;
+	struct served *s = served_start(certificates, ADDRESS, NULL);
+	rpc_server_set_route(s->server, NULL, NULL);
+	struct client *serial = open_client(s, certificates->serial);
+	Kds__V1__Caller who = KDS__V1__CALLER__INIT;
+	char name[] = "admin";
+	who.common_name = name;
+	who.roles = PEER_ADMIN;
+	send_request(serial, &(struct request){ .id = 1, .method = "Serial.SetMin", .on_behalf_of = &who });
+	expect_reply(serial, 1, STATUS_PERMISSION_DENIED, NULL);
+	send_request(serial, &(struct request){ .id = 2, .method = "Serial.Show", .on_behalf_of = &who });
+	expect_reply(serial, 2, STATUS_PERMISSION_DENIED, NULL);
+	call(serial, 3, "Serial.Show", STATUS_OK, "");
+	close_client(serial);
+	served_stop(s);
+}
+
 static void test_server_answers_out_of_order_and_drops_repeats(void **state)
 {
 	(void)state;
@@ -521,6 +541,7 @@ int main(void)
 		cmocka_unit_test(test_server_names_the_field),
 		cmocka_unit_test(test_server_checks_roles),
 		cmocka_unit_test(test_server_on_behalf_of),
+		cmocka_unit_test(test_server_without_route_takes_nothing_on_behalf),
 		cmocka_unit_test(test_server_answers_out_of_order_and_drops_repeats),
 		cmocka_unit_test(test_server_deadline),
 		cmocka_unit_test(test_server_connection_gone_expires_its_calls),

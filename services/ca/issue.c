@@ -51,6 +51,14 @@ struct job {
 	struct buffer pem;
 };
 
+static void leave(struct issuing *p)
+{
+	pthread_mutex_lock(&p->lock);
+	if (--p->jobs == 0)
+		pthread_cond_broadcast(&p->idle);
+	pthread_mutex_unlock(&p->lock);
+}
+
 static void release(struct job *j)
 {
 	struct issuing *p = j->p;
@@ -60,10 +68,7 @@ static void release(struct job *j)
 	kds__v1__object__free_unpacked(j->node, NULL);
 	buffer_free(&j->pem);
 	free(j);
-	pthread_mutex_lock(&p->lock);
-	if (--p->jobs == 0)
-		pthread_cond_broadcast(&p->idle);
-	pthread_mutex_unlock(&p->lock);
+	leave(p);
 }
 
 static void fail(struct job *j, const struct status *st, const char *field)
@@ -416,9 +421,7 @@ void issuing_submit(struct issuing *p, const struct issue_request *request)
 	if (!j) {
 		status_set(&result.status, STATUS_RESOURCE_EXHAUSTED, "sign: out of memory; try again later");
 		request->done(request->arg, &result);
-		pthread_mutex_lock(&p->lock);
-		p->jobs--;
-		pthread_mutex_unlock(&p->lock);
+		leave(p);
 		return;
 	}
 	j->p = p;

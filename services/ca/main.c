@@ -48,28 +48,17 @@ struct ca {
 	struct ca_api *api;
 };
 
-static enum status_code read_number(const struct daemon_options *o, const char *option, long least, long most,
-				    struct status *st, unsigned *ret_number)
-{
-	long value = cfg_getint(o->cfg, option);
-	if (value < least || value > most)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option '%s' is %ld, but must be %ld to %ld",
-				  o->config_file, option, value, least, most);
-	*ret_number = (unsigned)value;
-	return STATUS_OK;
-}
-
 static enum status_code read_own_options(struct ca *ca, struct status *st)
 {
 	const struct daemon_options *o = &ca->options;
 	unsigned standard_h = 0, longest_h = 0;
-	enum status_code rc = read_number(o, "max-lifetime", 1, HOURS_MAX, st, &longest_h);
+	enum status_code rc = daemon_options_number(o, "max-lifetime", 1, HOURS_MAX, st, &longest_h);
 	if (rc == STATUS_OK)
-		rc = read_number(o, "default-lifetime", 1, (long)longest_h, st, &standard_h);
+		rc = daemon_options_number(o, "default-lifetime", 1, longest_h, st, &standard_h);
 	if (rc == STATUS_OK)
-		rc = read_number(o, "block-size", 1, BLOCK_MAX, st, &ca->block_size);
+		rc = daemon_options_number(o, "block-size", 1, BLOCK_MAX, st, &ca->block_size);
 	if (rc == STATUS_OK)
-		rc = read_number(o, "workers", 0, WORKERS_MAX, st, &ca->workers);
+		rc = daemon_options_number(o, "workers", 0, WORKERS_MAX, st, &ca->workers);
 	if (rc != STATUS_OK)
 		return rc;
 	ca->lifetimes = (struct profile_lifetimes){ .standard_s = standard_h * 3600, .longest_s = longest_h * 3600 };

@@ -6,12 +6,13 @@
 #include "services/serial/engine.h"
 
 /*
- *   id                  this replica's number, as in its `replica` section
- *   peer-listen         "host:port" for the other replicas; without: the address of its `replica` section
- *   rpc-address         "host:port" under which the others reach `listen`; without: `listen`, which must then name a
- * host data-dir            directory of the database election-timeout    ms without a leader's word before an election
- * (1000) heartbeat           ms between a leader's words (100) replica NAME { id = N  address = "host:port" }   each
- * replica of the first configuration, the same in every file
+ *  - id: this replica's number, as in its `replica` section
+ *  - peer-listen: "host:port" for the other replicas; without: the address of its `replica` section
+ *  - rpc-address: "host:port" under which the others reach `listen`; without: `listen`, which must then name a host
+ *  - data-dir: directory of the database
+ *  - election-timeout: ms without a leader's word before an election (1000)
+ *  - heartbeat: ms between a leader's words (100)
+ *  - replica NAME { id = N  address = "host:port" }: each replica of the first configuration, the same in every file
  */
 extern const cfg_opt_t serial_options[];
 

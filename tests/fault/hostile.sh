@@ -29,21 +29,24 @@ cp "$work/node1.example.com/node.crt" "$work/peers/below.crt"
 cp "$work/node1.example.com/node.key" "$work/peers/below.key"
 expect 0 kds-cli serial set-min all
 sign "$work/node1.example.com/node" node1.example.com node
-cp "$work/node1.example.com/node.crt" "$work/peers/good.crt"
-cp "$work/node1.example.com/node.key" "$work/peers/good.key"
-for address in 1:7400 101:7410 102:7420; do
-	knows() { kds-cli --cert "$work/peers/good.crt" --key "$work/peers/good.key" call Health.Check --address "$net.$address"; }
-	wait_for "$patience" "$address to know the new minimum" knows
+knows() { # ADDRESS: do the others there know the new minimum?
+	! kds-cli --cert "$work/peers/below.crt" --key "$work/peers/below.key" --timeout 3 call Health.Check --address "$1"
+}
+for address in "$net.101:7410" "$net.102:7420"; do
+	wait_for "$patience" "$address to refuse what is below min_serial" knows "$address"
 done
 
-while read -r name address; do
+# kds-serial serves services and the administrator alone, the others any node.
+while read -r name address identity; do
 	say "$name at $address"
+	cp "$work/$identity.crt" "$work/peers/good.crt"
+	cp "$work/$identity.key" "$work/peers/good.key"
 	"$tests/hostile" "${pid_of[$name]}" "$address" "$net" "$count" "$cluster/admin/infra-ca.crt" "$work/peers" ||
 		fail "$name did not stand it"
 done <<END
-serial1 $net.1:7400
-ca1 $net.101:7410
-keydist1 $net.102:7420
+serial1 $net.1:7400 cluster/admin/admin
+ca1 $net.101:7410 node1.example.com/node
+keydist1 $net.102:7420 node1.example.com/node
 END
 
 say "and the cluster still works"

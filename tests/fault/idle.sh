@@ -6,13 +6,14 @@ count=${KDS_TEST_COUNT:-2000}
 ulimit -n $((count + 500)) || skip "needs $((count + 500)) file descriptors"
 cluster_up 3
 make_node node1.example.com urn:example:prjA
-while read -r name address; do
+# kds-serial serves services and the administrator alone, the others any node.
+while read -r name address identity; do
 	say "$name at $address"
 	"$tests/idle" "${pid_of[$name]}" "$address" "$net" "$count" "$cluster/admin/infra-ca.crt" \
-		"$work/node1.example.com/node.crt" "$work/node1.example.com/node.key" || fail "$name did not stand it"
+		"$work/$identity.crt" "$work/$identity.key" || fail "$name did not stand it"
 done <<END
-serial1 $net.1:7400
-ca1 $net.101:7410
-keydist1 $net.102:7420
+serial1 $net.1:7400 cluster/admin/admin
+ca1 $net.101:7410 node1.example.com/node
+keydist1 $net.102:7420 node1.example.com/node
 END
 wait_healthy

@@ -36,6 +36,7 @@ struct holding holding_of(const char *pid)
 	while (fgets(line, sizeof line, f)) {
 		(void)sscanf(line, "Threads: %u", &h.threads);
 		(void)sscanf(line, "VmRSS: %u", &h.rss_kib);
+		(void)sscanf(line, "VmHWM: %u", &h.peak_kib);
 	}
 	fclose(f);
 	return h;

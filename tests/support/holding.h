@@ -3,7 +3,7 @@
 #define TESTS_HOLDING_H
 
 struct holding {
-	unsigned descriptors, threads, rss_kib;
+	unsigned descriptors, threads, rss_kib, peak_kib;
 };
 
 /* Ends the program when there is no such process (any more). */

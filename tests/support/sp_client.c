@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,7 @@ bool sp_connect(struct sp_client *c, const char *from, const char *address)
 {
 	struct sockaddr_in to, source = { .sin_family = AF_INET };
 	const struct timeval patience = { .tv_sec = PATIENCE_S };
+	const int one = 1;
 	*c = (struct sp_client){ .fd = -1 };
 	if (!parse_address(address, &to))
 		return false;
@@ -51,6 +53,7 @@ bool sp_connect(struct sp_client *c, const char *from, const char *address)
 		return false;
 	if (setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) != 0 ||
 	    setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) != 0 ||
+	    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0 ||
 	    (from && (inet_pton(AF_INET, from, &source.sin_addr) != 1 ||
 		      bind(c->fd, (struct sockaddr *)&source, sizeof source) != 0)) ||
 	    connect(c->fd, (struct sockaddr *)&to, sizeof to) != 0) {

@@ -1,0 +1,61 @@
+/* What client.c (who asks whom, and when) and op.c (what is asked, what an answer must be like) share. */
+#ifndef SIMULATION_CLIENT_INTERNAL_H
+#define SIMULATION_CLIENT_INTERNAL_H
+
+#include "tests/fault/simulation/node.h"
+
+#define KEYS 4 /* settings that clients write */
+
+enum op_kind { OP_ALLOCATE, OP_RECORD, OP_SET_MIN, OP_PUT, OP_READ };
+
+/* The highest that any answer has shown. */
+struct numbers_seen {
+	uint64_t last_serial, min_serial, revision;
+	uint64_t keys[KEYS]; /* revisions */
+};
+
+struct serial_range {
+	uint64_t first, last;
+	unsigned client;
+};
+
+struct known {
+	struct numbers_seen seen;
+	struct serial_range *ranges; /* that were handed out */
+	size_t n_ranges, cap_ranges;
+	struct { uint64_t expected, revision; unsigned key; } *puts; /* that were done; expected UINT64_MAX: unchecked */
+	size_t n_puts, cap_puts;
+	uint64_t *recorded; /* serials with a record that does not expire */
+	size_t n_recorded, cap_recorded;
+};
+
+struct op {
+	enum op_kind kind;
+	uint64_t number;
+	unsigned key;
+	uint32_t count;            /* serials asked for */
+	uint64_t min_serial;       /* asked for; 0: latest or all */
+	uint64_t serial;           /* recorded */
+	bool expires;              /* that record, soon */
+	bool check;                /* compare and set */
+	uint64_t expected;         /* revision */
+	unsigned client;
+	struct numbers_seen begun; /* what was known when it was first sent */
+	struct buffer command;     /* packed */
+	bool answered;
+	uint64_t answered_ms;
+	enum status_code code;
+	char message[STATUS_MESSAGE_MAX];
+	struct buffer answer;
+};
+
+struct op *op_new(struct sim *s, const struct known *known, uint64_t number, unsigned client);
+void op_free(struct op *op);
+/* The first answer: takes note of it. */
+void op_check_answer(struct sim *s, struct known *known, struct op *op, const struct state_result *r);
+void op_check_same(struct sim *s, const struct op *op, const struct state_result *r);
+void op_check_read(struct sim *s, struct known *known, const struct op *op, struct state *state);
+void ops_check_end(struct sim *s, const struct known *known, struct op *const *ops, size_t n, unsigned index);
+void known_fini(struct known *known);
+
+#endif

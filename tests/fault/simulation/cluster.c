@@ -1,0 +1,319 @@
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/fault/simulation/check.h"
+#include "tests/fault/simulation/client.h"
+#include "tests/fault/simulation/disk.h"
+#include "tests/fault/simulation/network.h"
+#include "tests/fault/simulation/node.h"
+
+#define MISFORTUNE_MS 800   /* at most, from one to the next */
+#define DOWN_MS 4000        /* at most, that a replica is down */
+#define CLOCK_MS 180000     /* at most, that a wall clock is wrong: request ids are remembered for longer */
+#define HEALING_MS 120000   /* at most, until all agree at the end */
+#define QUIET_MS 2000       /* the last transactions are committed, the last entries known as committed */
+
+struct plan {
+	uint64_t misfortune_ms; /* the next */
+	uint64_t restart_ms[NODES_MAX];
+};
+
+/* What all files use */
+
+uint64_t sim_dice(struct sim *s, uint64_t n)
+{
+	/* SplitMix64 (Steele, Lea, Flood 2014). */
+	uint64_t z = s->random += 0x9e3779b97f4a7c15u;
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return (z ^ (z >> 31)) % n;
+}
+
+bool sim_chance(struct sim *s, unsigned percent)
+{
+	return percent > 0 && sim_dice(s, 100) < percent;
+}
+
+void sim_fail(const struct sim *s, const char *format, ...)
+{
+	va_list ap;
+	va_start(ap, format);
+	fflush(stdout);
+	fprintf(stderr, "seed %" PRIu64 ": step %" PRIu64 ", at %" PRIu64 " ms: ", s->seed, s->step, s->now_ms - START_MS);
+	vfprintf(stderr, format, ap);
+	fputc('\n', stderr);
+	va_end(ap);
+	_exit(1);
+}
+
+void sim_trace(const struct sim *s, const char *format, ...)
+{
+	if (!s->verbose)
+		return;
+	va_list ap;
+	va_start(ap, format);
+	printf("%8" PRIu64 " %8" PRIu64 " ms  ", s->step, s->now_ms - START_MS);
+	vprintf(format, ap);
+	putchar('\n');
+	va_end(ap);
+}
+
+void *sim_alloc(size_t size)
+{
+	void *p = calloc(1, size);
+	if (!p)
+		abort();
+	return p;
+}
+
+void *sim_grow(void *array, size_t n, size_t *cap, size_t size)
+{
+	if (n < *cap)
+		return array;
+	size_t more = *cap ? *cap * 2 : 16;
+	void *p = realloc(array, more * size);
+	if (!p)
+		abort();
+	*cap = more;
+	return p;
+}
+
+/* Misfortunes */
+
+static void go_down(struct sim *s, struct plan *plan, unsigned i)
+{
+	struct node *n = s->nodes[i];
+	bool power = sim_chance(s, 50);
+	switch (sim_dice(s, 4)) {
+	case 0:
+		node_stop(n);
+		break;
+	case 1:
+		node_crash(n, power);
+		break;
+	default:
+		node_crash_within(n, (unsigned)sim_dice(s, 30), power);
+		break;
+	}
+	plan->restart_ms[i] = s->now_ms + sim_dice(s, DOWN_MS);
+}
+
+static void cut_off(struct sim *s, unsigned i, bool from, bool to)
+{
+	sim_trace(s, "replica %u is cut off:%s%s", i + 1, from ? " cannot send" : "", to ? " cannot hear" : "");
+	for (unsigned k = 0; k < s->n_nodes; k++) {
+		if (from)
+			network_cut(s->network, i, k);
+		if (to)
+			network_cut(s->network, k, i);
+	}
+}
+
+static void divide(struct sim *s)
+{
+	uint64_t side = sim_dice(s, (uint64_t)1 << s->n_nodes);
+	sim_trace(s, "the network falls in two: %#" PRIx64, side);
+	for (unsigned i = 0; i < s->n_nodes; i++)
+		for (unsigned k = 0; k < s->n_nodes; k++)
+			if ((side >> i & 1) != (side >> k & 1))
+				network_cut(s->network, i, k);
+}
+
+static void change_weather(struct sim *s)
+{
+	unsigned lose = sim_chance(s, 50) ? (unsigned)sim_dice(s, 25) : 0, delay = 1 + (unsigned)sim_dice(s, 60);
+	sim_trace(s, "messages take %u ms, %u%% are lost", delay, lose);
+	network_weather(s->network, lose, delay);
+}
+
+static void jump_clock(struct sim *s, unsigned i)
+{
+	int64_t offset = (int64_t)sim_dice(s, 2 * CLOCK_MS) - CLOCK_MS;
+	sim_trace(s, "the clock of replica %u jumps to %+" PRId64 " ms", i + 1, offset);
+	node_set_clock(s->nodes[i], offset);
+}
+
+static void misfortune(struct sim *s, struct plan *plan)
+{
+	unsigned i = (unsigned)sim_dice(s, s->n_nodes), k = (unsigned)sim_dice(s, s->n_nodes);
+	plan->misfortune_ms = s->now_ms + sim_dice(s, MISFORTUNE_MS);
+	switch (sim_dice(s, 14)) {
+	case 0:
+	case 1:
+	case 2:
+		go_down(s, plan, i);
+		break;
+	case 3:
+		sim_trace(s, "nothing goes from replica %u to %u", i + 1, k + 1);
+		network_cut(s->network, i, k);
+		break;
+	case 4:
+		cut_off(s, i, sim_chance(s, 70), sim_chance(s, 70));
+		break;
+	case 5:
+		divide(s);
+		break;
+	case 6:
+		network_break(s->network, i, k);
+		break;
+	case 7:
+		change_weather(s);
+		break;
+	case 8:
+		jump_clock(s, i);
+		break;
+	case 9:
+		node_stall(s->nodes[i], sim_dice(s, 3 * s->election_ms));
+		break;
+	default:
+		sim_trace(s, "the network is whole");
+		network_heal(s->network);
+		break;
+	}
+}
+
+static void restart(struct sim *s, struct plan *plan, bool all)
+{
+	for (unsigned i = 0; i < s->n_nodes; i++)
+		if (!node_running(s->nodes[i]) && (all || plan->restart_ms[i] <= s->now_ms))
+			node_start(s->nodes[i]);
+}
+
+/* The order of events */
+
+static uint64_t next_restart(const struct sim *s, const struct plan *plan)
+{
+	uint64_t at = UINT64_MAX;
+	for (unsigned i = 0; i < s->n_nodes; i++)
+		if (!node_running(s->nodes[i]) && plan->restart_ms[i] < at)
+			at = plan->restart_ms[i];
+	return at;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* One thing happens: the one that is due first. */
+static void step(struct sim *s, struct plan *plan)
+{
+	unsigned first = (unsigned)sim_dice(s, s->n_nodes), turn = NODES_MAX;
+	uint64_t turn_at = UINT64_MAX;
+	for (unsigned n = 0; n < s->n_nodes; n++) {
+		unsigned i = (first + n) % s->n_nodes;
+		if (node_next_turn(s->nodes[i]) < turn_at) {
+			turn_at = node_next_turn(s->nodes[i]);
+			turn = i;
+		}
+	}
+	uint64_t at = least(clients_next(s->clients), least(plan->misfortune_ms, next_restart(s, plan)));
+	s->step++;
+	s->now_ms = least(at, turn_at) > s->now_ms ? least(at, turn_at) : s->now_ms;
+	network_pass_time(s->network);
+	if (turn_at < at) {
+		node_turn(s->nodes[turn]);
+		return;
+	}
+	restart(s, plan, false);
+	clients_act(s->clients);
+	if (plan->misfortune_ms <= s->now_ms)
+		misfortune(s, plan);
+}
+
+static bool all_agree(struct sim *s)
+{
+	Kds__V1__ReplicaStatus first, other;
+	for (unsigned i = 0; i < s->n_nodes; i++) {
+		if (!node_running(s->nodes[i]))
+			return false;
+		node_status(s->nodes[i], &other);
+		if (i == 0)
+			first = other;
+		if (other.applied_index != other.last_index || other.last_index != first.last_index || other.leader_id == 0)
+			return false;
+	}
+	return true;
+}
+
+static void run_until_agreed(struct sim *s, struct plan *plan)
+{
+	uint64_t end = s->now_ms + HEALING_MS, quiet = 0;
+	while (quiet == 0 || s->now_ms < quiet) {
+		step(s, plan);
+		if (s->now_ms > end)
+			sim_fail(s, "the replicas do not agree %d s after everything was healed", HEALING_MS / 1000);
+		if (!clients_finished(s->clients) || !all_agree(s))
+			quiet = 0;
+		else if (quiet == 0)
+			quiet = s->now_ms + QUIET_MS;
+	}
+}
+
+static void heal(struct sim *s, struct plan *plan)
+{
+	sim_trace(s, "everything is healed");
+	plan->misfortune_ms = UINT64_MAX;
+	network_heal(s->network);
+	network_weather(s->network, 0, 5);
+	for (unsigned i = 0; i < s->n_nodes; i++)
+		node_crash_within(s->nodes[i], UINT32_MAX, false);
+	restart(s, plan, true);
+	clients_finish(s->clients);
+	run_until_agreed(s, plan);
+	/* Repetitions of what was done long ago change nothing. */
+	clients_repeat(s->clients);
+	run_until_agreed(s, plan);
+	check_end(s->check);
+	for (unsigned i = 0; i < s->n_nodes; i++)
+		clients_check_end(s->clients, i);
+}
+
+static void report(struct sim *s)
+{
+	uint64_t answered, reads, repeated, leaders, committed, compared;
+	clients_report(s->clients, &answered, &reads, &repeated);
+	check_report(s->check, &leaders, &committed, &compared);
+	sim_trace(s,
+		  "%" PRIu64 " requests answered, %" PRIu64 " reads, %" PRIu64 " repeated; %" PRIu64 " leaders, %" PRIu64
+		  " entries, %" PRIu64 " states compared",
+		  answered, reads, repeated, leaders, committed, compared);
+}
+
+void sim_run(uint64_t seed, uint64_t steps, enum mutant mutant, bool verbose, const char *dir)
+{
+	struct sim s = {
+		.seed = seed,
+		.random = seed,
+		.now_ms = START_MS,
+		.mutant = mutant,
+		.verbose = verbose,
+		.dir = dir,
+	};
+	s.heartbeat_ms = 20 + (unsigned)sim_dice(&s, 100);
+	s.election_ms = s.heartbeat_ms * (3 + (unsigned)sim_dice(&s, 8));
+	s.n_nodes = sim_chance(&s, 60) ? 3 : 5;
+	s.check = check_new(&s);
+	s.network = network_new(&s, sim_chance(&s, 25));
+	for (unsigned i = 0; i < s.n_nodes; i++)
+		s.nodes[i] = node_new(&s, i);
+	for (unsigned i = 0; i < s.n_nodes; i++)
+		node_start(s.nodes[i]);
+	s.clients = clients_new(&s);
+	struct plan plan = { .misfortune_ms = s.now_ms + 2 * s.election_ms };
+	while (s.step < steps)
+		step(&s, &plan);
+	heal(&s, &plan);
+	report(&s);
+	for (unsigned i = 0; i < s.n_nodes; i++)
+		node_stop(s.nodes[i]);
+	for (unsigned i = 0; i < s.n_nodes; i++)
+		node_free(s.nodes[i]);
+	clients_free(s.clients);
+	network_free(s.network);
+	check_free(s.check);
+}

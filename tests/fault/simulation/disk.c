@@ -1,0 +1,481 @@
+#include "tests/fault/simulation/disk.h"
+
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FILES 3 /* the database, its -wal, and for a moment its -journal */
+#define DISKS NODES_MAX
+#define SHM_REGIONS 64
+#define SECTOR 512
+#define GUARD_MAX 256
+
+struct bytes {
+	uint8_t *data;
+	size_t len, cap;
+};
+
+struct range {
+	size_t offset, len;
+};
+
+struct file {
+	char *path;
+	bool exists;
+	struct bytes live, durable;
+	struct range *pending; /* written, not synced */
+	size_t n_pending, cap_pending;
+	bool left; /* after a crash: is it there, and what is in it */
+	struct bytes left_bytes;
+};
+
+struct disk {
+	struct sim *sim;
+	const char *dir;
+	struct file files[FILES];
+	void *shm[SHM_REGIONS]; /* the index of the WAL: memory that the connections of one host share */
+	bool armed, power, crashed;
+	bool stuck; /* a mutant's: nothing reaches the disk any more */
+	unsigned operations; /* until the crash */
+	char guard[GUARD_MAX];
+	ssize_t guard_len;
+};
+
+struct handle {
+	sqlite3_file base;
+	struct disk *disk;
+	struct file *file;
+};
+
+static struct disk *disks[DISKS];
+
+/* Bytes */
+
+static void resize(struct bytes *b, size_t len)
+{
+	if (len > b->cap) {
+		size_t cap = len * 2;
+		uint8_t *data = realloc(b->data, cap);
+		if (!data)
+			abort();
+		b->data = data;
+		b->cap = cap;
+	}
+	if (len > b->len)
+		memset(b->data + b->len, 0, len - b->len);
+	b->len = len;
+}
+
+static void put(struct bytes *b, size_t offset, const void *data, size_t len)
+{
+	if (offset + len > b->len)
+		resize(b, offset + len);
+	if (len > 0)
+		memcpy(b->data + offset, data, len);
+}
+
+static void copy(struct bytes *to, const struct bytes *from)
+{
+	resize(to, from->len);
+	if (from->len > 0)
+		memcpy(to->data, from->data, from->len);
+}
+
+/* Crashes */
+
+static void read_guard(struct disk *d)
+{
+	char path[4096];
+	snprintf(path, sizeof path, "%s/acknowledged", d->dir);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	d->guard_len = fd < 0 ? -1 : read(fd, d->guard, sizeof d->guard);
+	if (fd >= 0)
+		close(fd);
+}
+
+static void restore_guard(struct disk *d)
+{
+	char path[4096];
+	snprintf(path, sizeof path, "%s/acknowledged", d->dir);
+	unlink(path);
+	if (d->guard_len < 0 || d->sim->mutant == MUTANT_LYING_DISK)
+		return;
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, d->guard, (size_t)d->guard_len) != d->guard_len)
+		sim_fail(d->sim, "the simulation cannot write %s", path);
+	close(fd);
+}
+
+static void leave_file(struct disk *d, struct file *f, bool power)
+{
+	f->left = f->exists;
+	copy(&f->left_bytes, &f->durable);
+	for (size_t i = 0; i < f->n_pending && !d->stuck; i++) {
+		struct range r = f->pending[i];
+		if (power && sim_chance(d->sim, 50))
+			r.len = sim_dice(d->sim, r.len / SECTOR + 1) * SECTOR;
+		if (r.offset + r.len <= f->live.len && r.len > 0)
+			put(&f->left_bytes, r.offset, f->live.data + r.offset, r.len);
+	}
+}
+
+void disk_crash(struct disk *d, bool power)
+{
+	if (d->crashed)
+		return;
+	for (int i = 0; i < FILES; i++)
+		leave_file(d, &d->files[i], power);
+	read_guard(d);
+	d->crashed = true;
+	d->armed = false;
+}
+
+void disk_crash_within(struct disk *d, unsigned operations, bool power)
+{
+	d->armed = true;
+	d->operations = operations;
+	d->power = power;
+}
+
+bool disk_crashed(const struct disk *d)
+{
+	return d->crashed;
+}
+
+void disk_restore(struct disk *d)
+{
+	for (int i = 0; i < FILES; i++) {
+		struct file *f = &d->files[i];
+		f->exists = f->left;
+		copy(&f->live, &f->left_bytes);
+		copy(&f->durable, &f->left_bytes);
+		f->n_pending = 0;
+	}
+	restore_guard(d);
+	d->crashed = d->armed = d->stuck = false;
+}
+
+/* Every write and sync passes here first. */
+static void operation(struct disk *d)
+{
+	if (d->armed && d->operations-- == 0)
+		disk_crash(d, d->power);
+}
+
+/* SQLite's files */
+
+static int file_close(sqlite3_file *file)
+{
+	(void)file;
+	return SQLITE_OK;
+}
+
+static int file_read(sqlite3_file *file, void *out, int n, sqlite3_int64 offset)
+{
+	const struct bytes *b = &((struct handle *)file)->file->live;
+	size_t from = (size_t)offset, want = (size_t)n;
+	size_t have = from < b->len ? b->len - from : 0;
+	if (have > want)
+		have = want;
+	if (have > 0)
+		memcpy(out, b->data + from, have);
+	memset((uint8_t *)out + have, 0, want - have);
+	return have == want ? SQLITE_OK : SQLITE_IOERR_SHORT_READ;
+}
+
+static int file_write(sqlite3_file *file, const void *data, int n, sqlite3_int64 offset)
+{
+	struct handle *h = (struct handle *)file;
+	struct file *f = h->file;
+	operation(h->disk);
+	put(&f->live, (size_t)offset, data, (size_t)n);
+	f->pending = sim_grow(f->pending, f->n_pending, &f->cap_pending, sizeof *f->pending);
+	f->pending[f->n_pending++] = (struct range){ (size_t)offset, (size_t)n };
+	return SQLITE_OK;
+}
+
+static int file_truncate(sqlite3_file *file, sqlite3_int64 size)
+{
+	struct handle *h = (struct handle *)file;
+	operation(h->disk);
+	resize(&h->file->live, (size_t)size);
+	if (h->file->durable.len > (size_t)size)
+		resize(&h->file->durable, (size_t)size);
+	return SQLITE_OK;
+}
+
+/* Says that it has synced, but has not, from some time on: a crash brings back an older database, whole. */
+static bool lies(struct disk *d)
+{
+	bool liar = d->sim->mutant == MUTANT_LYING_DISK || d->sim->mutant == MUTANT_OLD_DATABASE;
+	if (liar && !d->stuck)
+		d->stuck = sim_chance(d->sim, 2);
+	return d->stuck;
+}
+
+static int file_sync(sqlite3_file *file, int flags)
+{
+	(void)flags;
+	struct handle *h = (struct handle *)file;
+	struct file *f = h->file;
+	operation(h->disk);
+	if (lies(h->disk))
+		return SQLITE_OK;
+	for (size_t i = 0; i < f->n_pending; i++) {
+		struct range r = f->pending[i];
+		if (r.offset + r.len <= f->live.len)
+			put(&f->durable, r.offset, f->live.data + r.offset, r.len);
+	}
+	f->n_pending = 0;
+	return SQLITE_OK;
+}
+
+static int file_size(sqlite3_file *file, sqlite3_int64 *ret_size)
+{
+	*ret_size = (sqlite3_int64)((struct handle *)file)->file->live.len;
+	return SQLITE_OK;
+}
+
+/* A replica's database has one connection: there is nobody to be locked out. */
+static int file_lock(sqlite3_file *file, int level)
+{
+	(void)file;
+	(void)level;
+	return SQLITE_OK;
+}
+
+static int file_check_reserved_lock(sqlite3_file *file, int *ret_reserved)
+{
+	(void)file;
+	*ret_reserved = 0;
+	return SQLITE_OK;
+}
+
+static int file_control(sqlite3_file *file, int op, void *arg)
+{
+	(void)file;
+	(void)op;
+	(void)arg;
+	return SQLITE_NOTFOUND;
+}
+
+static int file_sector_size(sqlite3_file *file)
+{
+	(void)file;
+	return SECTOR;
+}
+
+static int file_characteristics(sqlite3_file *file)
+{
+	(void)file;
+	return SQLITE_IOCAP_POWERSAFE_OVERWRITE;
+}
+
+static int file_shm_map(sqlite3_file *file, int region, int size, int extend, void volatile **ret_region)
+{
+	struct disk *d = ((struct handle *)file)->disk;
+	*ret_region = NULL;
+	if (region < 0 || region >= SHM_REGIONS)
+		return SQLITE_IOERR_SHMMAP;
+	if (!d->shm[region] && extend)
+		d->shm[region] = sim_alloc((size_t)size);
+	*ret_region = d->shm[region];
+	return SQLITE_OK;
+}
+
+static int file_shm_lock(sqlite3_file *file, int offset, int n, int flags)
+{
+	(void)file;
+	(void)offset;
+	(void)n;
+	(void)flags;
+	return SQLITE_OK;
+}
+
+static void file_shm_barrier(sqlite3_file *file)
+{
+	(void)file;
+}
+
+static int file_shm_unmap(sqlite3_file *file, int remove_it)
+{
+	struct disk *d = ((struct handle *)file)->disk;
+	(void)remove_it; /* the last connection is the only one */
+	for (int i = 0; i < SHM_REGIONS; i++) {
+		free(d->shm[i]);
+		d->shm[i] = NULL;
+	}
+	return SQLITE_OK;
+}
+
+static const sqlite3_io_methods methods = {
+	.iVersion = 2,
+	.xClose = file_close,
+	.xRead = file_read,
+	.xWrite = file_write,
+	.xTruncate = file_truncate,
+	.xSync = file_sync,
+	.xFileSize = file_size,
+	.xLock = file_lock,
+	.xUnlock = file_lock,
+	.xCheckReservedLock = file_check_reserved_lock,
+	.xFileControl = file_control,
+	.xSectorSize = file_sector_size,
+	.xDeviceCharacteristics = file_characteristics,
+	.xShmMap = file_shm_map,
+	.xShmLock = file_shm_lock,
+	.xShmBarrier = file_shm_barrier,
+	.xShmUnmap = file_shm_unmap,
+};
+
+/* SQLite's file system */
+
+static struct disk *disk_of(const char *path)
+{
+	for (int i = 0; i < DISKS; i++) {
+		size_t len = disks[i] ? strlen(disks[i]->dir) : 0;
+		if (disks[i] && strncmp(path, disks[i]->dir, len) == 0 && path[len] == '/')
+			return disks[i];
+	}
+	return NULL;
+}
+
+static struct file *find(struct disk *d, const char *path)
+{
+	for (int i = 0; i < FILES; i++)
+		if (d->files[i].path && strcmp(d->files[i].path, path) == 0)
+			return &d->files[i];
+	return NULL;
+}
+
+static struct file *add(struct disk *d, const char *path)
+{
+	for (int i = 0; i < FILES; i++) {
+		if (d->files[i].path)
+			continue;
+		d->files[i].path = strdup(path);
+		return d->files[i].path ? &d->files[i] : NULL;
+	}
+	return NULL;
+}
+
+static int vfs_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *file, int flags, int *ret_flags)
+{
+	(void)vfs;
+	struct handle *h = (struct handle *)file;
+	h->base.pMethods = NULL;
+	struct disk *d = path ? disk_of(path) : NULL;
+	struct file *f = d ? find(d, path) : NULL;
+	if (d && !f)
+		f = add(d, path);
+	if (!f)
+		return SQLITE_CANTOPEN;
+	f->exists = true;
+	*h = (struct handle){ .base = { &methods }, .disk = d, .file = f };
+	if (ret_flags)
+		*ret_flags = flags;
+	return SQLITE_OK;
+}
+
+static int vfs_delete(sqlite3_vfs *vfs, const char *path, int sync_directory)
+{
+	(void)vfs;
+	(void)sync_directory;
+	struct disk *d = disk_of(path);
+	struct file *f = d ? find(d, path) : NULL;
+	if (!f || !f->exists)
+		return SQLITE_IOERR_DELETE_NOENT;
+	operation(d);
+	f->exists = false;
+	f->n_pending = 0;
+	f->live.len = f->durable.len = 0;
+	return SQLITE_OK;
+}
+
+static int vfs_access(sqlite3_vfs *vfs, const char *path, int flags, int *ret_there)
+{
+	(void)vfs;
+	(void)flags;
+	struct disk *d = disk_of(path);
+	const struct file *f = d ? find(d, path) : NULL;
+	*ret_there = f && f->exists;
+	return SQLITE_OK;
+}
+
+static int vfs_full_pathname(sqlite3_vfs *vfs, const char *path, int size, char *out)
+{
+	(void)vfs;
+	int n = snprintf(out, (size_t)size, "%s", path);
+	return n >= 0 && n < size ? SQLITE_OK : SQLITE_CANTOPEN;
+}
+
+static int vfs_randomness(sqlite3_vfs *vfs, int n, char *out)
+{
+	(void)vfs;
+	memset(out, 7, (size_t)n); /* a seed of SQLite's own generator */
+	return n;
+}
+
+static int vfs_sleep(sqlite3_vfs *vfs, int us)
+{
+	(void)vfs;
+	return us;
+}
+
+static int vfs_current_time(sqlite3_vfs *vfs, double *ret_time)
+{
+	(void)vfs;
+	*ret_time = 0;
+	return SQLITE_OK;
+}
+
+void disk_install(void)
+{
+	static sqlite3_vfs vfs = {
+		.iVersion = 1,
+		.szOsFile = sizeof(struct handle),
+		.mxPathname = 1024,
+		.zName = "simulation",
+		.xOpen = vfs_open,
+		.xDelete = vfs_delete,
+		.xAccess = vfs_access,
+		.xFullPathname = vfs_full_pathname,
+		.xRandomness = vfs_randomness,
+		.xSleep = vfs_sleep,
+		.xCurrentTime = vfs_current_time,
+	};
+	if (sqlite3_vfs_register(&vfs, 1) != SQLITE_OK)
+		abort();
+}
+
+struct disk *disk_new(struct sim *s, const char *dir)
+{
+	struct disk *d = sim_alloc(sizeof *d);
+	d->sim = s;
+	d->dir = dir;
+	d->guard_len = -1;
+	int i = 0;
+	while (disks[i])
+		i++;
+	disks[i] = d;
+	return d;
+}
+
+void disk_free(struct disk *d)
+{
+	for (int i = 0; i < FILES; i++) {
+		struct file *f = &d->files[i];
+		free(f->path);
+		free(f->live.data);
+		free(f->durable.data);
+		free(f->left_bytes.data);
+		free(f->pending);
+	}
+	for (int i = 0; i < DISKS; i++)
+		if (disks[i] == d)
+			disks[i] = NULL;
+	free(d);
+}

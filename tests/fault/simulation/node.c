@@ -1,0 +1,359 @@
+#include "tests/fault/simulation/node.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/rpc/message.h"
+#include "services/serial/genesis.h"
+#include "tests/fault/simulation/check.h"
+#include "tests/fault/simulation/disk.h"
+#include "tests/fault/simulation/network.h"
+
+#define TURN_MS 4 /* at most, that a turn takes; what arrives meanwhile waits */
+#define MESSAGE_MEMORY_MAX ((size_t)32 << 20)
+
+struct waiting_read {
+	engine_read_fn read;
+	void *arg;
+};
+
+struct node {
+	struct sim *sim;
+	unsigned index;
+	char dir[512];
+	struct disk *disk;
+	struct store *store;
+	struct state *state;
+	struct replica *replica; /* NULL: down */
+	int64_t clock_ms;
+	uint64_t busy_until_ms;
+	struct proposal *proposals; /* each command on the heap */
+	size_t n_proposals, cap_proposals;
+	struct waiting_read *reads;
+	size_t n_reads, cap_reads;
+};
+
+static const char *const names[NODES_MAX] = { "serial1", "serial2", "serial3", "serial4", "serial5" };
+
+struct node *node_new(struct sim *s, unsigned index)
+{
+	struct node *n = sim_alloc(sizeof *n);
+	n->sim = s;
+	n->index = index;
+	snprintf(n->dir, sizeof n->dir, "%s/%s", s->dir, names[index]);
+	n->disk = disk_new(s, n->dir);
+	return n;
+}
+
+void node_free(struct node *n)
+{
+	disk_free(n->disk);
+	free(n->proposals);
+	free(n->reads);
+	free(n);
+}
+
+static void set_clocks(const struct node *n)
+{
+	uint64_t now = n->sim->now_ms;
+	sim_clock_set(now, (uint64_t)((int64_t)(UNIX_MS + now - START_MS) + n->clock_ms));
+}
+
+/* What the replica calls */
+
+static bool on_connected(void *arg, raft_id to)
+{
+	const struct node *n = arg;
+	return network_connected(n->sim->network, n->index, (unsigned)to - 1);
+}
+
+static void on_send(void *arg, raft_id to, struct slice message)
+{
+	const struct node *n = arg;
+	if (!disk_crashed(n->disk))
+		network_send(n->sim->network, n->index, (unsigned)to - 1, message);
+}
+
+/* Start and end */
+
+static void create_log(struct node *n)
+{
+	struct engine_member members[NODES_MAX];
+	for (unsigned i = 0; i < n->sim->n_nodes; i++)
+		members[i] = (struct engine_member){ i + 1, names[i], "127.0.0.1:1" };
+	const struct engine_options options = {
+		.id = n->index + 1,
+		.cluster = "cluster.example.com",
+		.kds_name = "key.example.com",
+		.cluster_id = "simulation",
+		.members = members,
+		.n_members = n->sim->n_nodes,
+	};
+	struct status st;
+	struct store_genesis genesis;
+	if (genesis_make(&options, &st, &genesis) != STATUS_OK)
+		sim_fail(n->sim, "genesis: %s", st.message);
+	store_create_log(n->store, &genesis);
+	genesis_free(&genesis);
+}
+
+static void run_sql(struct node *n, const char *sql)
+{
+	if (sqlite3_exec(store_sqlite(n->store), sql, NULL, NULL, NULL) != SQLITE_OK)
+		sim_fail(n->sim, "%s: %s", sql, sqlite3_errmsg(store_sqlite(n->store)));
+}
+
+static void mutate_database(struct node *n)
+{
+	if (n->sim->mutant == MUTANT_FORGOTTEN_VOTE)
+		run_sql(n, "UPDATE meta SET vote = 0");
+	if (n->sim->mutant == MUTANT_FORGOTTEN_REQUESTS)
+		run_sql(n, "UPDATE numbers SET oldest_request = (SELECT coalesce(max(last) + 1, oldest_request) FROM requests);"
+			   "DELETE FROM requests");
+	if (n->sim->mutant == MUTANT_KEPT_TAIL)
+		run_sql(n, "CREATE TEMP TRIGGER keep BEFORE DELETE ON main.log BEGIN SELECT raise(IGNORE); END;"
+			   "CREATE TEMP TRIGGER once BEFORE INSERT ON main.log"
+			   " WHEN EXISTS (SELECT 1 FROM main.log WHERE idx = new.idx) BEGIN SELECT raise(IGNORE); END");
+}
+
+static void open_store(struct node *n)
+{
+	struct status st;
+	const struct store_identity id = { .cluster_id = "simulation", .replica_id = n->index + 1 };
+	bool fresh = false;
+	for (int attempt = 0;; attempt++) {
+		if (store_open(n->dir, &id, &st, &n->store) != STATUS_OK)
+			sim_fail(n->sim, "replica %u cannot start again: %s", n->index + 1, st.message);
+		struct store_start at;
+		store_start_values(n->store, &at);
+		fresh = at.last == 0;
+		if (fresh)
+			create_log(n);
+		/* The store was opened before, and what it says at its start must be what a start finds. */
+		if (fresh || attempt > 0 || (n->sim->mutant != MUTANT_FORGOTTEN_VOTE && n->sim->mutant != MUTANT_FORGOTTEN_REQUESTS))
+			break;
+		mutate_database(n);
+		store_close(n->store);
+	}
+	if (n->sim->mutant == MUTANT_KEPT_TAIL)
+		mutate_database(n);
+	/* Checkpoints as rare as in service would leave nothing of them to crash in. */
+	char pragma[64];
+	snprintf(pragma, sizeof pragma, "PRAGMA wal_autocheckpoint = %u", 20 + (unsigned)sim_dice(n->sim, 300));
+	run_sql(n, pragma);
+}
+
+void node_start(struct node *n)
+{
+	struct sim *s = n->sim;
+	struct status st;
+	set_clocks(n);
+	open_store(n);
+	if (state_open(store_sqlite(n->store), &st, &n->state) != STATUS_OK)
+		sim_fail(s, "replica %u: %s", n->index + 1, st.message);
+	const struct replica_options options = {
+		.id = n->index + 1,
+		.store = n->store,
+		.state = n->state,
+		.election_ms = s->election_ms,
+		.heartbeat_ms = s->heartbeat_ms,
+		.seed = (unsigned)sim_dice(s, 1u << 31),
+		.now_ms = s->now_ms,
+		.connected = on_connected,
+		.send = on_send,
+		.arg = n,
+	};
+	if (replica_new(&options, &st, &n->replica) != STATUS_OK)
+		sim_fail(s, "replica %u: %s", n->index + 1, st.message);
+	n->busy_until_ms = s->now_ms;
+	sim_trace(s, "replica %u starts", n->index + 1);
+	check_started(s->check, n->index);
+}
+
+static void refuse_waiting(struct node *n)
+{
+	struct state_result result = { .field = "" };
+	status_set(&result.status, STATUS_UNAVAILABLE, "this replica is stopping; try again");
+	for (size_t i = 0; i < n->n_proposals; i++) {
+		n->proposals[i].done(n->proposals[i].arg, &result);
+		free(n->proposals[i].command);
+	}
+	for (size_t i = 0; i < n->n_reads; i++)
+		n->reads[i].read(n->reads[i].arg, NULL, &result.status);
+	n->n_proposals = n->n_reads = 0;
+}
+
+void node_stop(struct node *n)
+{
+	if (!n->replica)
+		return;
+	set_clocks(n);
+	sim_trace(n->sim, "replica %u %s", n->index + 1, disk_crashed(n->disk) ? "is down" : "stops");
+	refuse_waiting(n);
+	replica_free(n->replica);
+	state_close(n->state);
+	store_close(n->store);
+	n->replica = NULL;
+	n->state = NULL;
+	n->store = NULL;
+	if (disk_crashed(n->disk))
+		disk_restore(n->disk);
+	network_lose_node(n->sim->network, n->index);
+}
+
+void node_crash(struct node *n, bool power)
+{
+	if (!n->replica)
+		return;
+	sim_trace(n->sim, "replica %u crashes", n->index + 1);
+	disk_crash(n->disk, power);
+	node_stop(n);
+}
+
+void node_crash_within(struct node *n, unsigned operations, bool power)
+{
+	if (n->replica)
+		disk_crash_within(n->disk, operations, power);
+}
+
+bool node_running(const struct node *n)
+{
+	return n->replica != NULL;
+}
+
+bool node_is_ghost(const struct node *n)
+{
+	return disk_crashed(n->disk);
+}
+
+/* Turns */
+
+uint64_t node_next_turn(const struct node *n)
+{
+	if (!n->replica)
+		return UINT64_MAX;
+	uint64_t at = replica_due(n->replica), arrival = network_next(n->sim->network, n->index);
+	if (arrival < at)
+		at = arrival;
+	if (n->n_proposals + n->n_reads > 0)
+		at = 0;
+	return at > n->busy_until_ms ? at : n->busy_until_ms;
+}
+
+static void receive(struct node *n, unsigned from, struct slice packed)
+{
+	struct sim *s = n->sim;
+	struct arena *arena = arena_new(MESSAGE_MEMORY_MAX);
+	const ProtobufCMessage *unpacked = NULL;
+	struct status st;
+	if (!arena)
+		abort();
+	if (message_unpack(&kds__v1__peer_message__descriptor, packed, arena, &st, NULL, 0, &unpacked) != STATUS_OK)
+		sim_fail(s, "a message of replica %u does not unpack: %s", from + 1, st.message);
+	const Kds__V1__PeerMessage *m = (const Kds__V1__PeerMessage *)unpacked;
+	bool is_append = m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_APPEND_ENTRIES;
+	if (s->mutant == MUTANT_CHANGED_ENTRY && is_append && m->append_entries->n_entries > 0 && sim_chance(s, 2)) {
+		/* The end of a command is its time: it still unpacks. */
+		ProtobufCBinaryData *data = &m->append_entries->entries[0]->data;
+		if (data->len > 0)
+			data->data[data->len - 1] ^= 1;
+	}
+	check_message(s->check, from, n->index, m);
+	replica_receive(n->replica, from + 1, m, s->now_ms);
+	if (s->mutant == MUTANT_FORGED_ACKNOWLEDGEMENT &&
+	    m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_APPEND_ENTRIES_RESULT)
+		for (unsigned i = 0; i < s->n_nodes; i++)
+			if (i != from && i != n->index)
+				replica_receive(n->replica, i + 1, m, s->now_ms);
+	arena_free(arena);
+}
+
+static void receive_all(struct node *n)
+{
+	struct buffer message = { 0 };
+	unsigned from;
+	while (network_take(n->sim->network, n->index, &from, &message)) {
+		receive(n, from, (struct slice){ message.data, message.len });
+		message.len = 0;
+	}
+	buffer_free(&message);
+}
+
+static void take_requests(struct node *n)
+{
+	const struct status ok = { .code = STATUS_OK };
+	for (size_t i = 0; i < n->n_reads; i++) {
+		if (n->sim->mutant == MUTANT_LOCAL_READS)
+			n->reads[i].read(n->reads[i].arg, n->state, &ok);
+		else
+			replica_read(n->replica, n->reads[i].read, n->reads[i].arg);
+	}
+	n->n_reads = 0;
+	size_t proposals = n->n_proposals;
+	n->n_proposals = 0;
+	if (proposals > 0)
+		replica_submit(n->replica, n->proposals, proposals);
+	for (size_t i = 0; i < proposals; i++)
+		free(n->proposals[i].command);
+}
+
+void node_turn(struct node *n)
+{
+	struct sim *s = n->sim;
+	set_clocks(n);
+	receive_all(n);
+	replica_tick(n->replica, s->now_ms);
+	take_requests(n);
+	replica_finish(n->replica);
+	n->busy_until_ms = s->now_ms + sim_dice(s, TURN_MS + 1);
+	if (disk_crashed(n->disk)) {
+		sim_trace(s, "replica %u crashed in its turn", n->index + 1);
+		node_stop(n);
+		return;
+	}
+	check_turn(s->check, n->index);
+}
+
+void node_stall(struct node *n, uint64_t ms)
+{
+	n->busy_until_ms = n->sim->now_ms + ms;
+}
+
+void node_set_clock(struct node *n, int64_t offset_ms)
+{
+	n->clock_ms = offset_ms;
+}
+
+/* Requests */
+
+void node_propose(struct node *n, struct slice command, engine_done_fn done, void *arg)
+{
+	n->proposals = sim_grow(n->proposals, n->n_proposals, &n->cap_proposals, sizeof *n->proposals);
+	uint8_t *copy = sim_alloc(command.len + PROPOSAL_STAMP_MAX);
+	memcpy(copy, command.data, command.len);
+	n->proposals[n->n_proposals++] =
+		(struct proposal){ .command = copy, .len = command.len, .done = done, .arg = arg };
+}
+
+void node_read(struct node *n, engine_read_fn read, void *arg)
+{
+	n->reads = sim_grow(n->reads, n->n_reads, &n->cap_reads, sizeof *n->reads);
+	n->reads[n->n_reads++] = (struct waiting_read){ read, arg };
+}
+
+void node_status(struct node *n, Kds__V1__ReplicaStatus *ret_status)
+{
+	kds__v1__replica_status__init(ret_status);
+	replica_status(n->replica, ret_status);
+}
+
+struct store *node_store(struct node *n)
+{
+	return n->store;
+}
+
+struct state *node_state(struct node *n)
+{
+	return n->state;
+}

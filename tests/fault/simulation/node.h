@@ -1,0 +1,45 @@
+/*
+ * One replica with its store, state machine and disk, and around it what an engine does (services/serial/engine.c): what
+ * arrives waits for the next turn; in a turn messages come first, then the timer, reads and proposals.
+ *
+ * A crash leaves a ghost: the replica may finish its turn, but its messages, answers and writes reach nobody.
+ */
+#ifndef SIMULATION_NODE_H
+#define SIMULATION_NODE_H
+
+#include "services/serial/replica.h"
+#include "tests/fault/simulation/simulation.h"
+
+struct node;
+
+struct node *node_new(struct sim *s, unsigned index);
+void node_free(struct node *n);
+
+void node_start(struct node *n);
+void node_stop(struct node *n); /* in order */
+/* Now, between two turns. */
+void node_crash(struct node *n, bool power);
+/* In front of a write or sync that is to come. */
+void node_crash_within(struct node *n, unsigned operations, bool power);
+
+bool node_running(const struct node *n);
+/* What it says reaches nobody: it is a ghost. */
+bool node_is_ghost(const struct node *n);
+/* When its next turn is due; UINT64_MAX: it is down. */
+uint64_t node_next_turn(const struct node *n);
+void node_turn(struct node *n);
+/* Nothing happens there for so long. */
+void node_stall(struct node *n, uint64_t ms);
+/* Its wall clock differs from the true time by so much. */
+void node_set_clock(struct node *n, int64_t offset_ms);
+
+/* For the next turn. The command is packed without time_ms, and copied. Each is answered once. */
+void node_propose(struct node *n, struct slice command, engine_done_fn done, void *arg);
+void node_read(struct node *n, engine_read_fn read, void *arg);
+
+/* While it runs. */
+void node_status(struct node *n, Kds__V1__ReplicaStatus *ret_status);
+struct store *node_store(struct node *n);
+struct state *node_state(struct node *n);
+
+#endif

@@ -1,0 +1,80 @@
+/*
+ * A deterministic simulation of the replicated log: 3 or 5 replicas (services/serial/replica.h) on simulated disks,
+ * network and clocks, with clients that write, read and repeat, in one thread. Everything that happens follows from
+ * the seed.
+ *
+ *   main.c      options; a process for each seed
+ *   cluster.c   the order of events, misfortunes, the end
+ *   node.c      one replica and what an engine does around it; crashes
+ *   disk.c      SQLite's files, in memory: what a crash leaves of them
+ *   network.c   streams between replicas, as the transport has them
+ *   client.c    requests, repeated until they are answered; what an answer must be like
+ *   check.c     what must hold of logs and states
+ *   clock.c     the clocks that the product's code reads
+ *
+ * A mutant is a fault that no replica can survive, put in at the simulation's own seams: it proves that the checks
+ * notice. A violation ends the process with status 1.
+ */
+#ifndef SIMULATION_H
+#define SIMULATION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/status.h"
+
+#define NODES_MAX 5
+#define START_MS 1000000        /* of the monotonic clock */
+#define UNIX_MS 1700000000000u /* the wall clocks' at that time */
+
+enum mutant {
+	MUTANT_NONE,
+	MUTANT_KEPT_TAIL,              /* the disk keeps entries that are to be replaced */
+	MUTANT_OLD_DATABASE,           /* a crash brings back an older one: the disk did not sync */
+	MUTANT_LYING_DISK,             /* the same, and the guard (services/serial/guard.h) does not notice */
+	MUTANT_FORGOTTEN_REQUESTS,     /* a replica loses its request ids at a restart */
+	MUTANT_NO_REQUEST_IDS,         /* nobody sees that a request is a repetition */
+	MUTANT_FORGOTTEN_VOTE,         /* a replica may vote again after a restart */
+	MUTANT_LOCAL_READS,            /* a read is answered without a barrier */
+	MUTANT_CHANGED_ENTRY,          /* an entry's bytes change on their way */
+	MUTANT_FORGED_ACKNOWLEDGEMENT, /* what one replica has on disk counts as another's, too */
+	MUTANT_COUNT,
+};
+
+struct sim {
+	uint64_t seed;
+	uint64_t random;
+	uint64_t now_ms; /* monotonic */
+	uint64_t step;
+	enum mutant mutant;
+	bool verbose;
+	const char *dir;
+	unsigned election_ms, heartbeat_ms;
+	unsigned n_nodes;
+	struct node *nodes[NODES_MAX]; /* ids are one more than the index */
+	struct network *network;
+	struct clients *clients;
+	struct check *check;
+};
+
+/* Runs one seed. Returns when everything held. */
+void sim_run(uint64_t seed, uint64_t steps, enum mutant mutant, bool verbose, const char *dir);
+
+/* A number below `n`, which is not 0. */
+uint64_t sim_dice(struct sim *s, uint64_t n);
+bool sim_chance(struct sim *s, unsigned percent);
+
+/* Says what does not hold, and ends the process. */
+_Noreturn void sim_fail(const struct sim *s, const char *format, ...) PRINTF_LIKE(2, 3);
+/* A line of what happens, when it is wanted. */
+void sim_trace(const struct sim *s, const char *format, ...) PRINTF_LIKE(2, 3);
+/* Zeroed; never NULL. */
+void *sim_alloc(size_t size);
+/* Room for one more element in an array; never NULL. */
+void *sim_grow(void *array, size_t n, size_t *cap, size_t size);
+
+/* What clock_monotonic_ms() and clock_unix_ms() say from now on. */
+void sim_clock_set(uint64_t monotonic_ms, uint64_t unix_ms);
+
+#endif

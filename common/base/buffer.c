@@ -64,7 +64,8 @@ struct chunk {
 struct arena {
 	ProtobufCAllocator allocator;
 	struct chunk *chunks; /* the newest first; allocations come from it */
-	size_t left;          /* of the budget */
+	size_t budget;
+	size_t used;
 };
 
 static void *allocator_alloc(void *arena, size_t size)
@@ -97,7 +98,7 @@ struct arena *arena_new(size_t budget)
 	*a = (struct arena){
 		.allocator = { .alloc = allocator_alloc, .free = allocator_free, .allocator_data = a },
 		.chunks = c,
-		.left = budget,
+		.budget = budget,
 	};
 	return a;
 }
@@ -131,7 +132,7 @@ void *arena_alloc(struct arena *a, size_t size)
 	if (size > SIZE_MAX - 64)
 		return NULL;
 	size_t need = (size + 15) & ~(size_t)15;
-	if (need > a->left)
+	if (need > a->budget - a->used)
 		return NULL;
 	struct chunk *c = a->chunks;
 	if (need > c->cap - c->used) {
@@ -144,7 +145,7 @@ void *arena_alloc(struct arena *a, size_t size)
 	}
 	void *p = c->data + c->used;
 	c->used += need;
-	a->left -= need;
+	a->used += need;
 	return p;
 }
 
@@ -155,6 +156,11 @@ char *arena_strdup(struct arena *a, const char *s)
 	if (copy)
 		memcpy(copy, s, size);
 	return copy;
+}
+
+size_t arena_used(const struct arena *a)
+{
+	return a->used;
 }
 
 ProtobufCAllocator *arena_allocator(struct arena *a)

@@ -51,6 +51,8 @@ void arena_wipe(struct arena *a);
 /* 16-byte aligned, uninitialised. NULL: over the budget or no memory. */
 void *arena_alloc(struct arena *a, size_t size) MUST_CHECK;
 char *arena_strdup(struct arena *a, const char *s) MUST_CHECK;
+/* Of the budget. */
+size_t arena_used(const struct arena *a);
 /* Lives as long as the arena. What it "frees" stays until arena_free(). */
 ProtobufCAllocator *arena_allocator(struct arena *a);
 

@@ -7,6 +7,8 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 
+/* What any call takes besides its frame: the number of calls bounds that. */
+#define CALL_BYTES 4096
 /* The sweeper looks no more often than this; deadlines are met this late. */
 #define SWEEP_MS 20
 
@@ -147,6 +149,8 @@ static void unlist(struct rpc_call *call)
 	LIST_REMOVE(call, in_bucket);
 }
 
+static const char no_memory_left[] = "the requests at hand take too much memory";
+
 static const char *over_limit(const struct rpc_server *s, const struct rpc_call *call)
 {
 	if (call->method->flags & RPC_LONG_POLL ? s->stats.waiting >= s->limits.max_waiting
@@ -155,8 +159,14 @@ static const char *over_limit(const struct rpc_server *s, const struct rpc_call 
 	if (call->session->running >= s->limits.max_calls_connection)
 		return "this connection has too many requests at hand";
 	if (call->request_bytes > s->limits.max_request_bytes - s->request_bytes)
-		return "the requests at hand take too much memory";
+		return no_memory_left;
 	return NULL;
+}
+
+static enum status_code shed(struct rpc_server *s, const struct rpc_call *call, const char *why, struct status *st)
+{
+	s->stats.shed++;
+	return status_set(st, STATUS_RESOURCE_EXHAUSTED, "%s: %s; try again later", call->method->name, why);
 }
 
 enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struct status *st)
@@ -170,8 +180,7 @@ enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struc
 		goto out;
 	}
 	if (over) {
-		s->stats.shed++;
-		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "%s: %s; try again later", call->method->name, over);
+		rc = shed(s, call, over, st);
 		goto out;
 	}
 	atomic_fetch_add(&call->refs, 1);
@@ -190,6 +199,23 @@ enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struc
 		pthread_cond_signal(&s->wake);
 	}
 out:
+	pthread_mutex_unlock(&s->mutex);
+	return rc;
+}
+
+enum status_code server_charge(struct rpc_server *s, struct rpc_call *call, size_t bytes, struct status *st)
+{
+	if (bytes <= call->request_bytes + CALL_BYTES)
+		return STATUS_OK;
+	size_t more = bytes - call->request_bytes;
+	enum status_code rc = STATUS_OK;
+	pthread_mutex_lock(&s->mutex);
+	if (more > s->limits.max_request_bytes - s->request_bytes) {
+		rc = shed(s, call, no_memory_left, st);
+	} else {
+		s->request_bytes += more;
+		call->request_bytes += more;
+	}
 	pthread_mutex_unlock(&s->mutex);
 	return rc;
 }

@@ -42,7 +42,7 @@ struct rpc_call {
 	struct identity *forwarded; /* the same when it is our own reference */
 	struct arena *arena;
 	uint64_t deadline;
-	size_t request_bytes;
+	size_t request_bytes; /* as the server counts it: the frame, or more once it is unpacked */
 	struct slice request_id;
 	const char *trace_id;
 	uint8_t header[SP_MAX_WORDS * 4];
@@ -95,6 +95,9 @@ const struct method *server_find(const struct rpc_server *s, struct slice name);
  * Takes a reference of its own.
  */
 enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struct status *st) MUST_CHECK;
+/* It takes so much unpacked, which may be many times the frame. RESOURCE_EXHAUSTED: over the limit. */
+enum status_code server_charge(struct rpc_server *s, struct rpc_call *call, size_t bytes,
+			       struct status *st) MUST_CHECK;
 /* The handler is done with it. True: somebody still waits, send the answer. The server may be gone afterwards. */
 bool server_finish(struct rpc_server *s, struct rpc_call *call, bool failed);
 /* Counts a request that was refused before it became a call. */

@@ -78,6 +78,7 @@ static void test_arena_keeps_to_its_budget(void **state)
 	assert_non_null(arena_alloc(a, 40000));
 	assert_null(arena_alloc(a, SIZE_MAX));
 	assert_null(arena_alloc(a, 20000));
+	assert_int_equal(arena_used(a), 16 + 50000 + 40000);
 	arena_wipe(a);
 }
 

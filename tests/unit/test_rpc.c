@@ -467,6 +467,35 @@ static void test_server_bounds_request_and_answer(void **state)
 	served_stop(s);
 }
 
+/* Two bytes a piece on the wire, and two hundred in memory. */
+static void test_server_counts_what_requests_take_unpacked(void **state)
+{
+	(void)state;
+	struct rpc_server_limits limits = RPC_SERVER_LIMITS_DEFAULT;
+	limits.max_request_bytes = 300000;
+	struct served *s = served_start(certificates, ADDRESS, &limits);
+	struct client *c = open_client(s, certificates->node);
+	Kds__V1__IssuedCertificate empty = KDS__V1__ISSUED_CERTIFICATE__INIT, *many[1000];
+	for (size_t i = 0; i < 1000; i++)
+		many[i] = &empty;
+	Kds__V1__RecordRequest in = KDS__V1__RECORD_REQUEST__INIT;
+	in.certificates = many;
+	in.n_certificates = 1000;
+	send_request(c, &(struct request){ .id = 1, .method = "Serial.Record", .input = &in.base });
+	served_wait_held(s, 1);
+	send_request(c, &(struct request){ .id = 2, .method = "Serial.Record", .input = &in.base });
+	expect_reply(c, 2, STATUS_RESOURCE_EXHAUSTED,
+		     "Serial.Record: the requests at hand take too much memory; try again later");
+	served_release(s, "");
+	expect_reply(c, 1, STATUS_OK, NULL);
+	send_request(c, &(struct request){ .id = 3, .method = "Serial.Record", .input = &in.base });
+	served_wait_held(s, 1);
+	served_release(s, "");
+	expect_reply(c, 3, STATUS_OK, NULL);
+	close_client(c);
+	served_stop(s);
+}
+
 static void test_server_route_takes_and_relays(void **state)
 {
 	(void)state;
@@ -547,6 +576,7 @@ int main(void)
 		cmocka_unit_test(test_server_connection_gone_expires_its_calls),
 		cmocka_unit_test(test_server_limits),
 		cmocka_unit_test(test_server_bounds_request_and_answer),
+		cmocka_unit_test(test_server_counts_what_requests_take_unpacked),
 		cmocka_unit_test(test_server_route_takes_and_relays),
 		cmocka_unit_test(test_server_pipelining),
 		cmocka_unit_test(test_server_add_refuses_gaps),

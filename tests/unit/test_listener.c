@@ -342,6 +342,7 @@ static void test_listener_tls12(void **state)
 		if (i == 0) {
 			assert_int_equal(rv, 0);
 			assert_true(sp_hello(&c));
+			wire_wait_up(&w->log, 1);
 			do
 				rv = gnutls_handshake(c.session); /* again */
 			while (rv == GNUTLS_E_GOT_APPLICATION_DATA || rv == GNUTLS_E_WARNING_ALERT_RECEIVED);

@@ -7,6 +7,9 @@
 
 #include "common/rpc/message.h"
 
+/* publish-ahead (kds-keydist) is an hour at most; clocks that are kept at all differ by less than another. */
+#define MASTER_KEY_AHEAD_MS ((uint64_t)2 * 3600 * 1000)
+
 void state_object_key(const Kds__V1__Object *o, char buf[OBJECT_KEY_MAX])
 {
 	const char *kind = "", *name = "";
@@ -110,6 +113,13 @@ enum status_code state_put(struct state *s, const Kds__V1__PutRequest *in, struc
 		return state_refuse(r, STATUS_INVALID_ARGUMENT, "object.node.name",
 				    "%s is the name of the key distribution service: give the node another",
 				    o.node->name);
+	/* A distributor whose clock is far ahead would end the rotation, and then take all older ones for outlived. */
+	if (o.value_case == KDS__V1__OBJECT__VALUE_MASTER_KEY &&
+	    o.master_key->use_from_ms > s->numbers.time_ms + MASTER_KEY_AHEAD_MS)
+		return state_refuse(r, STATUS_FAILED_PRECONDITION, NULL,
+				    "the masterKey is %" PRIu64 " s ahead of the replicas' time: correct the clock of"
+				    " this kds-keydist's host, or the replicas'",
+				    (o.master_key->use_from_ms - s->numbers.time_ms) / 1000);
 	if (in->check_revision) {
 		uint64_t revision;
 		enum status_code rc = find_revision(s, key, st, &revision);

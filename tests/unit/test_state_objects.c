@@ -144,6 +144,13 @@ static void test_state_put_bounds_sizes(void **arg)
 	assert_int_equal(put_master_key(&r, 0, 0), STATUS_INVALID_ARGUMENT);
 	assert_int_equal(put_master_key(&r, 5, 4), STATUS_INVALID_ARGUMENT);
 	assert_int_equal(put_master_key(&r, 5, 5), STATUS_OK);
+	/* of a clock that is far ahead; its own command's time counts, not the one before */
+	const uint64_t ahead = 2 * 3600 * 1000;
+	assert_int_equal(put_master_key(&r, 6, r.time_ms + ahead + 1), STATUS_FAILED_PRECONDITION);
+	assert_int_equal(put_master_key(&r, r.time_ms + ahead + 1, r.time_ms + ahead + 1), STATUS_FAILED_PRECONDITION);
+	assert_int_equal(put_master_key(&r, 6, r.time_ms + ahead), STATUS_OK);
+	r.time_ms++;
+	assert_int_equal(put_master_key(&r, 6, r.time_ms + ahead), STATUS_OK);
 	char *value = calloc(1, 64 * 1024 + 2);
 	assert_non_null(value);
 	memset(value, 'x', 64 * 1024 + 1);

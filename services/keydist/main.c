@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -248,6 +248,8 @@ int main(int argc, char **argv)
 	struct keydist k = { 0 };
 	struct status st;
 	int exit_code = 0;
+	/* A core would hold masterKeys. */
+	(void)setrlimit(RLIMIT_CORE, &(struct rlimit){ 0 });
 	enum status_code rc = daemon_options_parse(&program, argc, argv, &st, &k.options);
 	if (rc == STATUS_OK)
 		rc = start(&k, &st);

@@ -336,6 +336,7 @@ static void start(struct rpc_channel *ch, const char *method, const ProtobufCMes
 	p->output = output;
 	pthread_mutex_lock(&ch->mutex);
 	struct status st;
+	link_recheck(ch);
 	if (check(ch, p, &st) == STATUS_OK && pending_add(ch, p, &st) == STATUS_OK) {
 		link_send(ch, p);
 	} else {

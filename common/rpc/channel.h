@@ -8,6 +8,7 @@
  * gone; a long poll whose server still answers that does not.
  * Refused by every address (UNAUTHENTICATED, PERMISSION_DENIED in the handshake) is reported at once.
  * At the deadline a call ends with DEADLINE_EXCEEDED if a server had it, else with UNAVAILABLE and the last reason.
+ * A server whose certificate the trust no longer takes (expired, removed) gets no new requests: the channel leaves it.
  * A server that says whom to ask instead is not followed: replicas forward by themselves.
  * Thread-safe.
  */

@@ -117,6 +117,8 @@ void pending_free(struct pending *p);
 
 /* link.c; with the mutex held */
 
+/* Leaves a server whose certificate has expired or was refused since the handshake: it is to see no further request. */
+void link_recheck(struct rpc_channel *ch);
 /* Sends it, or sees to it that it will be. */
 void link_send(struct rpc_channel *ch, struct pending *p);
 /* What the timer thread does: deadlines, silence, the next try. Returns when to look again. */

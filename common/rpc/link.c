@@ -261,6 +261,17 @@ void link_redial(struct rpc_channel *ch)
 		dial(ch, clock_monotonic_ms());
 }
 
+void link_recheck(struct rpc_channel *ch)
+{
+	struct status why;
+	if (!ch->up || trust_recheck(ch->trust, conn_identity(ch->conn), &why) == STATUS_OK)
+		return;
+	ch->reason = why;
+	(void)status_prefix(&ch->reason, "%s", address_of(ch));
+	log_debug("leaving a server: %s", ch->reason.message);
+	link_failed(ch, clock_monotonic_ms());
+}
+
 void link_send(struct rpc_channel *ch, struct pending *p)
 {
 	channel_wake_at(ch, p->deadline);

@@ -447,6 +447,24 @@ static void test_channel_refused_everywhere(void **state)
 	served_stop(b);
 }
 
+static void test_channel_leaves_a_server_that_was_removed(void **state)
+{
+	(void)state;
+	static const char *const removed[] = { "serial1" };
+	struct served *s = served_start(certificates, ADDRESS, NULL);
+	const char *addresses[] = { served_address(s) };
+	struct rpc_channel *ch = open_channel(certificates->node, addresses, 1);
+	struct status st;
+	assert_int_equal(show_with(ch, NULL, &st), STATUS_OK);
+	assert_int_equal(trust_set_removed_services(certificates->trust, removed, 1, &st), STATUS_OK);
+	assert_int_equal(show_with(ch, NULL, &st), STATUS_PERMISSION_DENIED);
+	assert_non_null(strstr(st.message, "'serial1' was removed"));
+	assert_int_equal(trust_set_removed_services(certificates->trust, NULL, 0, &st), STATUS_OK);
+	assert_int_equal(show_with(ch, NULL, &st), STATUS_OK);
+	rpc_channel_free(ch);
+	served_stop(s);
+}
+
 static void test_channel_new_addresses(void **state)
 {
 	(void)state;
@@ -590,6 +608,7 @@ int main(void)
 		cmocka_unit_test(test_channel_leaves_a_server_that_never_answers),
 		cmocka_unit_test(test_channel_silence),
 		cmocka_unit_test(test_channel_refused_everywhere),
+		cmocka_unit_test(test_channel_leaves_a_server_that_was_removed),
 		cmocka_unit_test(test_channel_new_addresses),
 		cmocka_unit_test(test_channel_limits),
 		cmocka_unit_test(test_channel_bounds_its_output),

@@ -73,8 +73,9 @@ ProtobufCService *rpc_channel_service(struct rpc_channel *ch, const ProtobufCSer
 		struct fake_service *s = &ch->services[i];
 		if (s->base.descriptor && s->base.descriptor != descriptor)
 			continue;
-		s->base = (ProtobufCService){ .descriptor = descriptor, .invoke = fake_invoke };
-		s->channel = ch;
+		/* Once: who got it before reads it without the lock. */
+		if (!s->base.descriptor)
+			*s = (struct fake_service){ { .descriptor = descriptor, .invoke = fake_invoke }, ch };
 		found = &s->base;
 	}
 	pthread_mutex_unlock(&ch->lock);

@@ -52,12 +52,16 @@ clean_up() {
 	for name in "${!pid_of[@]}"; do
 		reap "$name" || status=1
 	done
+	# Also of processes whose exit status nobody saw.
+	if grep -r -l --include='*.log' -E '(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error:' "$work" >&2; then
+		printf 'a sanitizer reported, see above which log\n' >&2
+		status=1
+	fi
 	if [ $status -ne 0 ] && [ $status -ne 77 ]; then
 		printf '%s ended with status %d; the logs:\n' "$(basename "$0")" "$status" >&2
-		for log in "$work"/*.log; do
-			[ -s "$log" ] || continue
-			printf '==> %s\n' "${log##*/}" >&2
-			tail -n 40 "$log" >&2
+		find "$work" -name '*.log' -size +0 | while read -r name; do
+			printf '==> %s\n' "${name#"$work"/}" >&2
+			tail -n 60 "$name" >&2
 		done
 	fi
 	[ -n "${KDS_TEST_KEEP:-}" ] || rm -rf "$work"

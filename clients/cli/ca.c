@@ -36,7 +36,7 @@ static enum status_code import(const Kds__V1__Authority *a, struct status *st, g
 
 static enum status_code run_bundle(struct cli *cli, struct status *st)
 {
-	Kds__V1__BundleResponse *bundle;
+	Kds__V1__BundleResponse *bundle = NULL;
 	struct buffer pem = { 0 };
 	if (get_bundle(cli, st, &bundle) != STATUS_OK)
 		return st->code;
@@ -82,7 +82,7 @@ static enum status_code add_row(struct table *t, const Kds__V1__Authority *a, st
 static enum status_code run_list(struct cli *cli, struct status *st)
 {
 	static const char *const headings[] = { "NAME", "SUBJECT", "SERIAL", "SIGNS", "VALID UNTIL", "KEY ID" };
-	Kds__V1__BundleResponse *bundle;
+	Kds__V1__BundleResponse *bundle = NULL;
 	if (get_bundle(cli, st, &bundle) != STATUS_OK)
 		return st->code;
 	enum status_code rc = STATUS_OK;

@@ -190,6 +190,29 @@ void replica_step(struct replica *r, struct raft_event *event)
 		step_failed(r, event, rv);
 }
 
+/* Two leaders of one term cannot be; libraft only asserts it. */
+static bool is_second_leader(struct replica *r, raft_id from, const struct raft_message *m)
+{
+	if (m->type != RAFT_APPEND_ENTRIES || !r->leads || m->append_entries.term != raft_current_term(&r->raft))
+		return false;
+	log_error("replica %llu claims to lead term %llu, which this replica leads; its message was dropped", from,
+		  m->append_entries.term);
+	return true;
+}
+
+/*
+ * A rejection of an entry that the follower is known to have, of an older stream or overtaken. libraft 0.22.1 ignores
+ * it in pipeline mode alone (progress.c, progressMaybeDecrement()): when it probes, next_index falls below match_index,
+ * which it only asserts not to happen, and it never sends this follower an entry again.
+ */
+static bool is_late_rejection(struct replica *r, raft_id from, const struct raft_message *m)
+{
+	raft_index match;
+	return m->type == RAFT_APPEND_ENTRIES_RESULT && m->append_entries_result.rejected != 0 && r->leads &&
+	       m->append_entries_result.term == raft_current_term(&r->raft) &&
+	       raft_match_index(&r->raft, from, &match) == 0 && m->append_entries_result.rejected <= match;
+}
+
 void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage *message, uint64_t now_ms)
 {
 	struct raft_message m;
@@ -199,12 +222,8 @@ void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage
 		log_warning("message from replica %llu was dropped: %s", from, st.message);
 		return;
 	}
-	/* Two leaders of one term cannot be; libraft only asserts it. */
-	if (m.type == RAFT_APPEND_ENTRIES && r->leads && m.append_entries.term == raft_current_term(&r->raft)) {
-		log_error("replica %llu claims to lead term %llu, which this replica leads; its message was dropped", from,
-			  m.append_entries.term);
+	if (is_second_leader(r, from, &m) || is_late_rejection(r, from, &m))
 		return;
-	}
 	struct raft_event event = { .type = RAFT_RECEIVE, .receive = { .message = &m } };
 	replica_step(r, &event);
 	if (r->unwritten_bytes > UNWRITTEN_BYTES_MAX || r->last - r->written > UNWRITTEN_ENTRIES_MAX)

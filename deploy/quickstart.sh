@@ -4,16 +4,16 @@ set -eu
 
 usage() {
 	cat <<-END
-	usage: deploy/quickstart.sh [--dir DIR] [--replicas N] [--stop] [--no-install]
+	usage: deploy/quickstart.sh [--dir DIR] [--replicas N] [--net A.B] [--bin DIR] [--stop] [--no-install]
 
 	  --dir DIR      where the cluster lives (default ./quickstart); must be new, empty, or made by this script
 	  --replicas N   1 to 7 replicas of kds-serial (default 3)
-	  --stop         end what this script started, by process id
-	  --no-install   install no packages
 	  --net A.B      use addresses A.B.1.1 and so on for the replicas, A.B.0.1 for the others (default 127.0)
 	  --bin DIR      use the programs in DIR instead of building them
+	  --stop         end what this script started, by process id
+	  --no-install   install no packages
 
-	Run again it starts what is not running and does the main job once more.
+	Run again it starts what is not running and does the main job once more, on the addresses of before.
 	END
 }
 
@@ -21,7 +21,7 @@ fail() { printf 'quickstart: %s\n' "$*" >&2; exit 1; }
 bad_usage() { printf 'quickstart: %s\n' "$*" >&2; usage >&2; exit 2; }
 
 source=$(cd "$(dirname "$0")/.." && pwd)
-dir=quickstart replicas=3 net=127.0 bin=$source/build/bin
+dir=quickstart replicas='' net='' bin=$source/build/bin
 stop='' install=1 build=1
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -41,8 +41,8 @@ while [ $# -gt 0 ]; do
 	*) bad_usage "unknown argument '$1'" ;;
 	esac
 done
-[[ $replicas =~ ^[1-7]$ ]] || bad_usage "--replicas takes 1 to 7"
-[[ $net =~ ^127\.[0-9]{1,3}$ ]] || bad_usage "--net takes a loopback block like 127.0"
+[[ ${replicas:-3} =~ ^[1-7]$ ]] || bad_usage "--replicas takes 1 to 7"
+[[ ${net:-127.0} =~ ^127\.[0-9]{1,3}$ ]] || bad_usage "--net takes a loopback block like 127.0"
 [[ $dir == /* ]] || dir=$PWD/$dir
 [[ $bin == /* ]] || bin=$PWD/$bin
 dir=${dir%/}
@@ -147,11 +147,39 @@ build_programs() {
 	fi
 }
 
+# A cluster that was made before keeps its replicas and addresses.
+choose_options() {
+	local made_replicas=3 made_net=127.0
+	if [ -e "$dir/run/quickstart" ]; then
+		read -r made_replicas made_net <"$dir/run/quickstart"
+		[ "${replicas:-$made_replicas} ${net:-$made_net}" = "$made_replicas $made_net" ] ||
+			fail "$dir was made with other options (--replicas $made_replicas --net $made_net); leave them out, or give another --dir"
+	fi
+	replicas=${replicas:-$made_replicas} net=${net:-$made_net}
+}
+
+address_of() { # NAME: where it answers requests
+	case $1 in
+	serial*) echo "$net.1.${1#serial} 7400" ;;
+	ca1) echo "$net.0.1 7410" ;;
+	keydist1) echo "$net.0.1 7420" ;;
+	esac
+}
+
+# Before anything is made: other processes on the addresses would leave a cluster that cannot start.
+check_addresses() {
+	local name host port other=127.88
+	[ "$net" != $other ] || other=127.89
+	for name in "${names[@]}"; do
+		read -r host port <<<"$(address_of "$name")"
+		pid_of "$name" >/dev/null || ! (: 3<>"/dev/tcp/$host/$port") 2>/dev/null ||
+			fail "$host:$port, for $name, is in use by another process; stop that, or give --net $other and a new --dir"
+	done
+}
+
 make_cluster() {
 	local hosts='' i
 	if [ -e "$dir/run/quickstart" ]; then
-		[ "$(cat "$dir/run/quickstart")" = "$replicas $net" ] ||
-			fail "$dir was made with other options (replicas, net: $(cat "$dir/run/quickstart")); give the same, or another --dir"
 		say cluster "cluster.example.com, made before, in $dir"
 		return
 	fi
@@ -351,11 +379,13 @@ fi
 if [ -e "$dir" ] && [ ! -e "$dir/run/quickstart" ] && ! rmdir "$dir" 2>/dev/null; then
 	fail "$dir holds something else; give an empty or new --dir"
 fi
+choose_options
+list_names "$replicas"
+check_addresses
 [ -z "$install" ] || "$source/deploy/install-deps.sh"
 scratch=$(mktemp -d)
 [ -z "$build" ] || (build_programs)
 export PATH="$bin:$PATH"
-list_names "$replicas"
 make_cluster
 write_env
 export KDS_CONFIG=$dir/admin/cli.conf

@@ -5,7 +5,7 @@
 
 block=${net%.*}
 dir=$work/quickstart
-quickstart=("$source/deploy/quickstart.sh" --dir "$dir" --no-install --bin "$bin" --net "$block")
+quickstart=("$source/deploy/quickstart.sh" --dir "$dir" --no-install --bin "$bin")
 
 also_clean_up() {
 	[ ! -e "$dir/run/quickstart" ] || "${quickstart[@]}" --stop
@@ -25,7 +25,7 @@ expect 1 "$source/deploy/quickstart.sh" --dir "$work/other" --no-install --bin "
 assert_match "a foreign directory" "holds something else" "$err"
 assert_eq "what is in it afterwards" "file" "$(ls "$work/other")"
 
-expect 0 "${quickstart[@]}"
+expect 0 "${quickstart[@]}" --net "$block"
 printf '%s\n' "$out"
 for word in openssl prjA prjB min_serial SIGKILL; do
 	assert_match "the output" "$word" "$out"
@@ -50,7 +50,12 @@ say "the printed way to go on works"
 expect 0 bash -c '. "$1/env" && kds-cli cluster view && kds-cli cert list' - "$dir"
 expect 0 openssl verify -CAfile "$dir/node1/ca.pem" "$dir/node1/node.crt" "$dir/node1/kds.crt" "$dir/node2/node.crt" "$dir/node2/kds.crt"
 
-say "again: starts what is not running, does the rest once more"
+say "a second one on the same addresses is refused before anything is made"
+expect 1 "$source/deploy/quickstart.sh" --dir "$work/second" --no-install --bin "$bin" --net "$block"
+assert_match "addresses in use" "in use by another process" "$err"
+[ ! -e "$work/second" ] || fail "the refused quickstart made its directory"
+
+say "again, on the addresses of before: starts what is not running, does the rest once more"
 pid=$(cat "$dir/run/ca1.pid")
 kill -KILL "$pid"
 ca_gone() { ! daemons | grep -qx "$pid"; }

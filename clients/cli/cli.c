@@ -111,8 +111,9 @@ enum status_code cli_write_output(const struct cli *cli, struct slice data, stru
 {
 	const char *path = cli_value(cli, OPT_OUT);
 	if (path && strcmp(path, "-") != 0) {
-		if (file_write(path, data, 0644, true, st) != STATUS_OK)
-			return st->code;
+		enum status_code rc = file_write(path, data, 0644, true, st);
+		if (rc != STATUS_OK)
+			return rc == STATUS_NOT_FOUND ? cli_bad_input(st) : rc;
 		cli_notice(cli, "wrote %s", path);
 		return STATUS_OK;
 	}

@@ -266,7 +266,7 @@ static const struct cli_command commands[] = {
 	    .verb = "get",
 	    .arguments = "NAME",
 	    .purpose = "Print a setting, or the object with the key NAME",
-	    .examples = "  kds-cli config get ca.default-lifetime\n"
+	    .examples = "  kds-cli config get site.contact\n"
 			"  kds-cli config get node/node1.example.com\n"
 			"  kds-cli --json config get cluster\n"
 			"\nA NAME with a slash, and `cluster', is a key as `config list' prints it; any\n"
@@ -280,10 +280,12 @@ static const struct cli_command commands[] = {
 	    .verb = "set",
 	    .arguments = "NAME VALUE",
 	    .purpose = "Set a setting, or an object given as JSON",
-	    .examples = "  kds-cli config set ca.default-lifetime 48\n"
-			"  kds-cli config set --revision 17 ca.default-lifetime 48\n"
+	    .examples = "  kds-cli config set site.contact ops@example.com\n"
+			"  kds-cli config set --revision 17 site.contact night@example.com\n"
 			"  kds-cli config set service/keydist2 \\\n"
-			"      '{\"service\": {\"name\": \"keydist2\", \"removed\": true}}'\n",
+			"      '{\"service\": {\"name\": \"keydist2\", \"removed\": true}}'\n"
+			"\nSettings are for the cluster's own programs. No daemon reads them: those are\n"
+			"set up by their configuration files.",
 	    .options = write_options,
 	    .min_args = 2,
 	    .max_args = 2,
@@ -293,7 +295,7 @@ static const struct cli_command commands[] = {
 	    .verb = "unset",
 	    .arguments = "NAME",
 	    .purpose = "Remove a setting, or the object with the key NAME",
-	    .examples = "  kds-cli config unset ca.default-lifetime",
+	    .examples = "  kds-cli config unset site.contact",
 	    .options = write_options,
 	    .min_args = 1,
 	    .max_args = 1,

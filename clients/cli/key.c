@@ -35,10 +35,16 @@ static enum status_code call_and_print(struct cli *cli, const char *method, cons
 		.secret = true,
 	};
 	ProtobufCMessage *answer;
-	if (session_call(cli, &request, st, &answer) != STATUS_OK)
-		return st->code;
+	enum status_code rc = session_call(cli, &request, st, &answer);
+	/* Most often: an administrator tries it with the configured identity. */
+	if (rc == STATUS_PERMISSION_DENIED && !cli_has(cli, OPT_CERT)) {
+		char message[STATUS_MESSAGE_MAX];
+		memcpy(message, st->message, sizeof message);
+		return status_set(st, rc, "%.200s; act as a node's client, with --cert and --key", message);
+	}
+	if (rc != STATUS_OK)
+		return rc;
 	Kds__V1__GroupKey *key = (Kds__V1__GroupKey *)answer;
-	enum status_code rc;
 	if (cli->json) {
 		rc = output_message(answer, st);
 	} else {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/base/file.h"
@@ -14,6 +15,7 @@
 #define ASK_ALL_TIMEOUT_MS 3000
 #define DEFAULT_TIMEOUT_S 10
 #define N_ROLES 3
+#define QUIET_S 2 /* of waiting for an answer, until it is said */
 
 struct addresses {
 	char **list;
@@ -142,8 +144,8 @@ static enum status_code load_identity(const struct cli *cli, struct session *s, 
 	buffer_free(&pem);
 	if (rc == STATUS_OK)
 		rc = tls_credentials_load(s->certificate, s->key, TLS_MINIMUM_1_3, st, &s->credentials);
-	/* A file that is not there is the caller's to repair, not the cluster's state. */
-	return rc == STATUS_NOT_FOUND ? cli_bad_input(st) : rc;
+	/* A file that is not there, open to others, or another key's is the caller's to repair, not the cluster's state. */
+	return rc == STATUS_NOT_FOUND || rc == STATUS_FAILED_PRECONDITION ? cli_bad_input(st) : rc;
 }
 
 enum status_code session_open(struct cli *cli, struct status *st)
@@ -266,6 +268,58 @@ static enum status_code point_to_health(struct status *st)
 	return status_set(st, st->code, "%.215s; see kds-cli cluster health", message);
 }
 
+/*
+ * A call that waits: who sits at a terminal is told so
+ */
+
+struct waiting {
+	pthread_mutex_t mutex;
+	pthread_cond_t answered_changed;
+	bool answered;
+	unsigned timeout_ms;
+	pthread_t thread;
+	bool running;
+};
+
+static void *say_waiting(void *arg)
+{
+	struct waiting *w = arg;
+	struct timespec at;
+	clock_gettime(CLOCK_REALTIME, &at);
+	at.tv_sec += QUIET_S;
+	pthread_mutex_lock(&w->mutex);
+	int rv = 0;
+	while (!w->answered && rv == 0)
+		rv = pthread_cond_timedwait(&w->answered_changed, &w->mutex, &at);
+	if (!w->answered)
+		fprintf(stderr, "no answer yet; trying for %u s in all (see --timeout)\n", w->timeout_ms / 1000);
+	pthread_mutex_unlock(&w->mutex);
+	return NULL;
+}
+
+static void waiting_begin(const struct cli *cli, unsigned timeout_ms, struct waiting *w)
+{
+	*w = (struct waiting){ .timeout_ms = timeout_ms };
+	if (cli->quiet || !isatty(STDERR_FILENO) || timeout_ms <= QUIET_S * 1000)
+		return;
+	pthread_mutex_init(&w->mutex, NULL);
+	pthread_cond_init(&w->answered_changed, NULL);
+	w->running = pthread_create(&w->thread, NULL, say_waiting, w) == 0; /* without, it waits in silence */
+}
+
+static void waiting_end(struct waiting *w)
+{
+	if (!w->running)
+		return;
+	pthread_mutex_lock(&w->mutex);
+	w->answered = true;
+	pthread_cond_signal(&w->answered_changed);
+	pthread_mutex_unlock(&w->mutex);
+	pthread_join(w->thread, NULL);
+	pthread_cond_destroy(&w->answered_changed);
+	pthread_mutex_destroy(&w->mutex);
+}
+
 enum status_code session_call(struct cli *cli, const struct session_request *request, struct status *st,
 			      ProtobufCMessage **ret_answer)
 {
@@ -284,8 +338,11 @@ enum status_code session_call(struct cli *cli, const struct session_request *req
 	struct rpc_channel *channel = NULL;
 	if (use_channel(cli->session, request->role, st, &channel) != STATUS_OK)
 		return st->code;
+	struct waiting waiting;
+	waiting_begin(cli, request->timeout_ms ? request->timeout_ms : cli->session->timeout_ms, &waiting);
 	enum status_code rc =
 	    rpc_channel_wait(channel, request->service, request->method, request->input, &options, st, ret_answer);
+	waiting_end(&waiting);
 	return rc == STATUS_UNAVAILABLE || rc == STATUS_DEADLINE_EXCEEDED ? point_to_health(st) : rc;
 }
 

@@ -224,7 +224,7 @@ refused 4 "$net.77:7400" kds-cli call Health.Check --address "$net.77"
 expect 1 kds-cli --json cluster health --timeout 1
 assert_eq "healthy" false "$(json healthy <<<"$out")"
 refused 2 "together" kds-cli --cert "$cluster/admin/admin.crt" serial show
-refused 5 "belong" kds-cli --cert "$cluster/admin/admin.crt" --key "$cluster/ca1/service.key" serial show
+refused 2 "belong" kds-cli --cert "$cluster/admin/admin.crt" --key "$cluster/ca1/service.key" serial show
 
 say "standard output that cannot be written"
 [ ! -e /dev/full ] || refused 6 "standard output" sh -c 'exec kds-cli describe >/dev/full'

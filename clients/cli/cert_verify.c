@@ -17,6 +17,7 @@
 /* Accepted or not, and what people want to know of it. */
 struct verdict {
 	bool accepted;
+	char roles[128]; /* "admin, node": what its holder may be */
 	char text[STATUS_MESSAGE_MAX];
 };
 
@@ -98,13 +99,12 @@ static enum status_code make_trust(const struct session *session, const struct c
 	return STATUS_OK;
 }
 
-/* "admin, node": what the accepted certificate's holder may be. */
+/* Its holder is somebody to the cluster. */
 static void accept(struct verdict *v, const struct identity *id)
 {
-	char roles[128];
 	v->accepted = true;
-	snprintf(v->text, sizeof v->text, "%.100s (%s)", id->common_name,
-		 peer_roles_describe(id->roles, roles, sizeof roles));
+	snprintf(v->text, sizeof v->text, "%.100s", id->common_name);
+	(void)peer_roles_describe(id->roles, v->roles, sizeof v->roles);
 }
 
 static enum status_code judge_by_trust(struct trust *trust, gnutls_x509_crt_t *list, unsigned n, struct verdict *v,
@@ -232,8 +232,12 @@ enum status_code cert_run_verify(struct cli *cli, struct status *st)
 	cli->no = !v.accepted;
 	output_sanitize(v.text);
 	if (cli->json)
-		return output_json(
-		    json_pack("{sb,ss}", "accepted", v.accepted, v.accepted ? "subject" : "reason", v.text), st);
-	printf("%s: %s\n", v.accepted ? "accepted" : "not accepted", v.text);
+		return output_json(json_pack("{sb,ss,ss*}", "accepted", v.accepted, v.accepted ? "subject" : "reason",
+					     v.text, "roles", v.roles[0] ? v.roles : NULL),
+				   st);
+	if (v.roles[0])
+		printf("accepted: %s (%s)\n", v.text, v.roles);
+	else
+		printf("%s: %s\n", v.accepted ? "accepted" : "not accepted", v.text);
 	return STATUS_OK;
 }

@@ -230,7 +230,7 @@ static enum status_code print_health(const struct session_reply *replies, size_t
 	enum status_code rc = table_print(t, st);
 	table_free(t);
 	if (rc == STATUS_OK)
-		printf("\nQuorum: %s\n", quorum_problem ? quorum_problem : "yes");
+		printf("\nQuorum: %s%s\n", quorum_problem ? "NO, " : "yes", quorum_problem ? quorum_problem : "");
 	return rc;
 }
 
@@ -270,9 +270,9 @@ static enum status_code check_quorum(struct cli *cli, char *problem, size_t size
 	const struct session_reply *best = best_view(replies, n);
 	problem[0] = '\0';
 	if (!best)
-		snprintf(problem, size, "NO, none of %zu replicas answers", n);
+		snprintf(problem, size, "none of %zu replicas answers", n);
 	else if (!view_of(best)->quorum)
-		snprintf(problem, size, "NO, replica %" PRIu64 " reaches %zu of %zu and sees no leader they follow",
+		snprintf(problem, size, "replica %" PRIu64 " reaches %zu of %zu and sees no leader they follow",
 			 view_of(best)->asked_id, count_reachable(view_of(best)), view_of(best)->n_members);
 	session_replies_free(replies, n);
 	return STATUS_OK;

@@ -20,7 +20,10 @@ def load_proto(*names):
     with tempfile.TemporaryDirectory() as out:
         subprocess.run(["protoc", "-I", PROTO, "--python_out", out] + [f"{n}.proto" for n in names], check=True)
         sys.path.insert(0, out)
-        return [importlib.import_module(f"{n}_pb2") for n in names]
+        try:
+            return [importlib.import_module(f"{n}_pb2") for n in names]
+        except ImportError as error:
+            raise SystemExit(f"load the protocol: {error}; install python3-protobuf and run with /usr/bin/python3")
 
 
 class Client:
@@ -83,4 +86,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        raise SystemExit(f"kds_client.py {' '.join(sys.argv[1:])}: {error}")

@@ -70,7 +70,11 @@ static void log_refusal(struct listener *l, const char *why)
 		l->not_logged++;
 		return;
 	}
-	log_info("no connection with %s (%llu others since the last such line)", why, (unsigned long long)l->not_logged);
+	if (l->not_logged == 0)
+		log_info("no connection with %s", why);
+	else
+		log_info("no connection with %s (%llu others since the last such line)", why,
+			 (unsigned long long)l->not_logged);
 	l->logged_ms = now;
 	l->not_logged = 0;
 }

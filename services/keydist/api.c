@@ -67,7 +67,7 @@ static void handle_create(Kds__V1__KeyDist_Service *service, const Kds__V1__Crea
 
 	rpc_call_secret(call);
 	if (x509_parse_group(in->group, &st, &group_len, NULL) != STATUS_OK) {
-		rpc_call_fail_field(call, "group", "%s", st.message);
+		rpc_call_fail(call, STATUS_INVALID_ARGUMENT, "%s", st.message); /* it names the field */
 		return;
 	}
 	if (in->group[group_len] != '\0') {

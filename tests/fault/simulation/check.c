@@ -123,8 +123,8 @@ static void remember(struct check *c, unsigned index, uint64_t at, struct id id)
 		if (p->ids[i].term != id.term)
 			continue;
 		if (p->ids[i].hash != id.hash)
-			sim_fail(c->sim, "replica %u has another entry %" PRIu64 " of term %llu than others have", index + 1, at,
-				 id.term);
+			sim_fail(c->sim, "replica %u has another entry %" PRIu64 " of term %llu than others have",
+				 index + 1, at, id.term);
 		return;
 	}
 	p->ids = sim_grow(p->ids, p->n, &p->cap, sizeof *p->ids);
@@ -162,7 +162,9 @@ static void check_commit(struct check *c, unsigned index, uint64_t commit)
 		if (committed->term == 0)
 			*committed = *id;
 		if (committed->term != id->term || committed->hash != id->hash)
-			sim_fail(c->sim, "replica %u has committed another entry %" PRIu64 " (term %llu) than others (term %llu)",
+			sim_fail(c->sim,
+				 "replica %u has committed another entry %" PRIu64 " (term %llu) than others"
+				 " (term %llu)",
 				 index + 1, m->commit + 1, id->term, committed->term);
 	}
 	if (commit > c->committed)
@@ -187,8 +189,8 @@ static void check_leader(struct check *c, unsigned index, const Kds__V1__Replica
 		const struct id *committed = &place(c, i)->committed;
 		if (committed->term < status->term &&
 		    (i > m->n || m->ids[i - 1].term != committed->term || m->ids[i - 1].hash != committed->hash))
-			sim_fail(c->sim, "replica %u leads term %" PRIu64 " without the committed entry %" PRIu64, index + 1,
-				 status->term, i);
+			sim_fail(c->sim, "replica %u leads term %" PRIu64 " without the committed entry %" PRIu64,
+				 index + 1, status->term, i);
 	}
 }
 
@@ -201,7 +203,8 @@ static void check_numbers(struct check *c, unsigned index)
 	state_serial_status(node_state(c->sim->nodes[index]), &serials);
 	if (serials.revision < m->revision || serials.min_serial < m->min_serial)
 		sim_fail(c->sim,
-			 "replica %u went back from revision %" PRIu64 ", min_serial %" PRIu64 " to %" PRIu64 ", %" PRIu64,
+			 "replica %u went back from revision %" PRIu64 ", min_serial %" PRIu64 " to %" PRIu64
+			 ", %" PRIu64,
 			 index + 1, m->revision, m->min_serial, serials.revision, serials.min_serial);
 	m->revision = serials.revision;
 	m->min_serial = serials.min_serial;
@@ -219,7 +222,8 @@ static void check_state(struct check *c, unsigned index, uint64_t applied)
 	else
 		c->compared++;
 	if (p->digest != digest)
-		sim_fail(c->sim, "the state of replica %u behind entry %" PRIu64 " differs from another's", index + 1, applied);
+		sim_fail(c->sim, "the state of replica %u behind entry %" PRIu64 " differs from another's", index + 1,
+			 applied);
 }
 
 static void check_node(struct check *c, unsigned index)
@@ -264,7 +268,8 @@ void check_end(struct check *c)
 		m->started = false;
 		check_node(c, i);
 		if (m->commit != c->committed)
-			sim_fail(c->sim, "replica %u ends with entry %" PRIu64 ", others with %" PRIu64, i + 1, m->commit, c->committed);
+			sim_fail(c->sim, "replica %u ends with entry %" PRIu64 ", others with %" PRIu64, i + 1,
+				 m->commit, c->committed);
 	}
 }
 

@@ -19,11 +19,17 @@ struct serial_range {
 	unsigned client;
 };
 
+struct put_done {
+	unsigned key;
+	uint64_t expected; /* revision that was compared; UINT64_MAX: none */
+	uint64_t revision;
+};
+
 struct known {
 	struct numbers_seen seen;
 	struct serial_range *ranges; /* that were handed out */
 	size_t n_ranges, cap_ranges;
-	struct { uint64_t expected, revision; unsigned key; } *puts; /* that were done; expected UINT64_MAX: unchecked */
+	struct put_done *puts;
 	size_t n_puts, cap_puts;
 	uint64_t *recorded; /* serials with a record that does not expire */
 	size_t n_recorded, cap_recorded;

@@ -11,11 +11,11 @@
 #include "tests/fault/simulation/network.h"
 #include "tests/fault/simulation/node.h"
 
-#define MISFORTUNE_MS 800   /* at most, from one to the next */
-#define DOWN_MS 4000        /* at most, that a replica is down */
-#define CLOCK_MS 180000     /* at most, that a wall clock is wrong: request ids are remembered for longer */
-#define HEALING_MS 120000   /* at most, until all agree at the end */
-#define QUIET_MS 2000       /* the last transactions are committed, the last entries known as committed */
+#define MISFORTUNE_MS 800 /* at most, from one to the next */
+#define DOWN_MS 4000      /* at most, that a replica is down */
+#define CLOCK_MS 180000   /* at most, that a wall clock is wrong: request ids are remembered for longer */
+#define HEALING_MS 120000 /* at most, until all agree at the end */
+#define QUIET_MS 2000     /* the last transactions are committed, the last entries known as committed */
 
 struct plan {
 	uint64_t misfortune_ms; /* the next */
@@ -43,7 +43,8 @@ void sim_fail(const struct sim *s, const char *format, ...)
 	va_list ap;
 	va_start(ap, format);
 	fflush(stdout);
-	fprintf(stderr, "seed %" PRIu64 ": step %" PRIu64 ", at %" PRIu64 " ms: ", s->seed, s->step, s->now_ms - START_MS);
+	fprintf(stderr, "seed %" PRIu64 ": step %" PRIu64 ", at %" PRIu64 " ms: ", s->seed, s->step,
+		s->now_ms - START_MS);
 	vfprintf(stderr, format, ap);
 	fputc('\n', stderr);
 	va_end(ap);
@@ -234,10 +235,26 @@ static bool all_agree(struct sim *s)
 		node_status(s->nodes[i], &other);
 		if (i == 0)
 			first = other;
-		if (other.applied_index != other.last_index || other.last_index != first.last_index || other.leader_id == 0)
+		if (other.leader_id == 0 || other.applied_index != other.last_index ||
+		    other.last_index != first.last_index)
 			return false;
 	}
 	return true;
+}
+
+static void trace_replicas(struct sim *s)
+{
+	Kds__V1__ReplicaStatus status;
+	for (unsigned i = 0; i < s->n_nodes; i++) {
+		if (!node_running(s->nodes[i]))
+			continue;
+		node_status(s->nodes[i], &status);
+		sim_trace(s,
+			  "replica %u: role %d, term %" PRIu64 ", leader %" PRIu64 ", commit %" PRIu64
+			  ", applied %" PRIu64 ", last %" PRIu64,
+			  i + 1, (int)status.role, status.term, status.leader_id, status.commit_index,
+			  status.applied_index, status.last_index);
+	}
 }
 
 static void run_until_agreed(struct sim *s, struct plan *plan)
@@ -245,8 +262,10 @@ static void run_until_agreed(struct sim *s, struct plan *plan)
 	uint64_t end = s->now_ms + HEALING_MS, quiet = 0;
 	while (quiet == 0 || s->now_ms < quiet) {
 		step(s, plan);
-		if (s->now_ms > end)
+		if (s->now_ms > end) {
+			trace_replicas(s);
 			sim_fail(s, "the replicas do not agree %d s after everything was healed", HEALING_MS / 1000);
+		}
 		if (!clients_finished(s->clients) || !all_agree(s))
 			quiet = 0;
 		else if (quiet == 0)
@@ -279,8 +298,8 @@ static void report(struct sim *s)
 	clients_report(s->clients, &answered, &reads, &repeated);
 	check_report(s->check, &leaders, &committed, &compared);
 	sim_trace(s,
-		  "%" PRIu64 " requests answered, %" PRIu64 " reads, %" PRIu64 " repeated; %" PRIu64 " leaders, %" PRIu64
-		  " entries, %" PRIu64 " states compared",
+		  "%" PRIu64 " requests answered, %" PRIu64 " reads, %" PRIu64 " repeated; %" PRIu64
+		  " leaders, %" PRIu64 " entries, %" PRIu64 " states compared",
 		  answered, reads, repeated, leaders, committed, compared);
 }
 
@@ -298,7 +317,10 @@ void sim_run(uint64_t seed, uint64_t steps, enum mutant mutant, bool verbose, co
 	s.election_ms = s.heartbeat_ms * (3 + (unsigned)sim_dice(&s, 8));
 	s.n_nodes = sim_chance(&s, 60) ? 3 : 5;
 	s.check = check_new(&s);
-	s.network = network_new(&s, sim_chance(&s, 25));
+	bool wild = sim_chance(&s, 25);
+	sim_trace(&s, "%u replicas, election timeout %u ms, heartbeat %u ms%s", s.n_nodes, s.election_ms,
+		  s.heartbeat_ms, wild ? ", a wild network" : "");
+	s.network = network_new(&s, wild);
 	for (unsigned i = 0; i < s.n_nodes; i++)
 		s.nodes[i] = node_new(&s, i);
 	for (unsigned i = 0; i < s.n_nodes; i++)

@@ -49,6 +49,23 @@ static uint64_t digest_requests(uint64_t digest, const uint8_t *data, size_t len
 	return digest;
 }
 
+static bool digest_all_requests(sqlite3 *db, uint64_t *digest)
+{
+	static const char query[] =
+		"SELECT last, (SELECT oldest_request FROM numbers), entries FROM requests ORDER BY last";
+	sqlite3_stmt *sql = NULL;
+	int rv = sqlite3_prepare_v2(db, query, -1, &sql, NULL);
+	if (rv == SQLITE_OK)
+		while ((rv = sqlite3_step(sql)) == SQLITE_ROW) {
+			uint64_t last = (uint64_t)sqlite3_column_int64(sql, 0);
+			uint64_t oldest = (uint64_t)sqlite3_column_int64(sql, 1);
+			const uint8_t *data = sqlite3_column_blob(sql, 2);
+			*digest = digest_requests(*digest, data, (size_t)sqlite3_column_bytes(sql, 2), last, oldest);
+		}
+	sqlite3_finalize(sql);
+	return rv == SQLITE_DONE;
+}
+
 static bool digest_query(sqlite3 *db, const char *query, uint64_t *digest)
 {
 	sqlite3_stmt *sql = NULL;
@@ -72,17 +89,8 @@ bool digest_state(sqlite3 *db, uint64_t *ret_digest)
 	for (size_t i = 0; i < sizeof queries / sizeof *queries; i++)
 		if (!digest_query(db, queries[i], &digest))
 			return false;
-	sqlite3_stmt *sql = NULL;
-	int rv = sqlite3_prepare_v2(db,
-				    "SELECT last, entries, (SELECT oldest_request FROM numbers) FROM requests ORDER BY last", -1,
-				    &sql, NULL);
-	if (rv == SQLITE_OK)
-		while ((rv = sqlite3_step(sql)) == SQLITE_ROW) {
-			uint64_t last = (uint64_t)sqlite3_column_int64(sql, 0), oldest = (uint64_t)sqlite3_column_int64(sql, 2);
-			const uint8_t *data = sqlite3_column_blob(sql, 1);
-			digest = digest_requests(digest, data, (size_t)sqlite3_column_bytes(sql, 1), last, oldest);
-		}
-	sqlite3_finalize(sql);
+	if (!digest_all_requests(db, &digest))
+		return false;
 	*ret_digest = digest;
-	return rv == SQLITE_DONE;
+	return true;
 }

@@ -43,7 +43,9 @@ static const char *const mutants[MUTANT_COUNT] = {
 
 static _Noreturn void usage(void)
 {
-	fputs("usage: simulation [--seeds N] [--first N] [--seed N] [--steps N] [--verbose] [--mutant NAME]\nmutants:", stderr);
+	fputs("usage: simulation [--seeds N] [--first N] [--seed N] [--steps N] [--verbose] [--mutant NAME]\n"
+	      "mutants:",
+	      stderr);
 	for (int i = 1; i < MUTANT_COUNT; i++)
 		fprintf(stderr, " %s", mutants[i]);
 	fputc('\n', stderr);
@@ -134,7 +136,8 @@ static bool run_seed(const struct arguments *a, uint64_t seed)
 	if (!WIFEXITED(status))
 		printf("seed %" PRIu64 ": ended by signal %d\n", seed, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 	else if (WEXITSTATUS(status) != 1)
-		printf("seed %" PRIu64 ": a replica gave up, or a sanitizer complains: status %d\n", seed, WEXITSTATUS(status));
+		printf("seed %" PRIu64 ": a replica gave up, or a sanitizer complains: status %d\n", seed,
+		       WEXITSTATUS(status));
 	printf("again: simulation --seed %" PRIu64 " --steps %" PRIu64 "%s%s --verbose\n", seed, a->steps,
 	       a->mutant ? " --mutant " : "", a->mutant ? mutants[a->mutant] : "");
 	return false;

@@ -104,40 +104,48 @@ static void run_sql(struct node *n, const char *sql)
 		sim_fail(n->sim, "%s: %s", sql, sqlite3_errmsg(store_sqlite(n->store)));
 }
 
-static void mutate_database(struct node *n)
-{
-	if (n->sim->mutant == MUTANT_FORGOTTEN_VOTE)
-		run_sql(n, "UPDATE meta SET vote = 0");
-	if (n->sim->mutant == MUTANT_FORGOTTEN_REQUESTS)
-		run_sql(n, "UPDATE numbers SET oldest_request = (SELECT coalesce(max(last) + 1, oldest_request) FROM requests);"
-			   "DELETE FROM requests");
-	if (n->sim->mutant == MUTANT_KEPT_TAIL)
-		run_sql(n, "CREATE TEMP TRIGGER keep BEFORE DELETE ON main.log BEGIN SELECT raise(IGNORE); END;"
-			   "CREATE TEMP TRIGGER once BEFORE INSERT ON main.log"
-			   " WHEN EXISTS (SELECT 1 FROM main.log WHERE idx = new.idx) BEGIN SELECT raise(IGNORE); END");
-}
-
 static void open_store(struct node *n)
 {
 	struct status st;
 	const struct store_identity id = { .cluster_id = "simulation", .replica_id = n->index + 1 };
-	bool fresh = false;
-	for (int attempt = 0;; attempt++) {
-		if (store_open(n->dir, &id, &st, &n->store) != STATUS_OK)
-			sim_fail(n->sim, "replica %u cannot start again: %s", n->index + 1, st.message);
-		struct store_start at;
-		store_start_values(n->store, &at);
-		fresh = at.last == 0;
-		if (fresh)
-			create_log(n);
-		/* The store was opened before, and what it says at its start must be what a start finds. */
-		if (fresh || attempt > 0 || (n->sim->mutant != MUTANT_FORGOTTEN_VOTE && n->sim->mutant != MUTANT_FORGOTTEN_REQUESTS))
-			break;
-		mutate_database(n);
+	if (store_open(n->dir, &id, &st, &n->store) != STATUS_OK)
+		sim_fail(n->sim, "replica %u cannot start again: %s", n->index + 1, st.message);
+}
+
+/* Changes the database as the mutant wants it; the store is opened anew where it has read what changes. */
+static void mutate_store(struct node *n)
+{
+	switch (n->sim->mutant) {
+	case MUTANT_FORGOTTEN_VOTE:
+		run_sql(n, "UPDATE meta SET vote = 0");
 		store_close(n->store);
+		open_store(n);
+		break;
+	case MUTANT_FORGOTTEN_REQUESTS:
+		run_sql(n, "UPDATE numbers SET oldest_request ="
+			   " (SELECT coalesce(max(last) + 1, oldest_request) FROM requests);"
+			   "DELETE FROM requests");
+		break;
+	case MUTANT_KEPT_TAIL:
+		run_sql(n, "CREATE TEMP TRIGGER keep BEFORE DELETE ON main.log BEGIN SELECT raise(IGNORE); END;"
+			   "CREATE TEMP TRIGGER once BEFORE INSERT ON main.log"
+			   " WHEN EXISTS (SELECT 1 FROM main.log WHERE idx = new.idx)"
+			   " BEGIN SELECT raise(IGNORE); END");
+		break;
+	default:
+		break;
 	}
-	if (n->sim->mutant == MUTANT_KEPT_TAIL)
-		mutate_database(n);
+}
+
+static void prepare_store(struct node *n)
+{
+	open_store(n);
+	struct store_start at;
+	store_start_values(n->store, &at);
+	if (at.last == 0)
+		create_log(n);
+	else
+		mutate_store(n);
 	/* Checkpoints as rare as in service would leave nothing of them to crash in. */
 	char pragma[64];
 	snprintf(pragma, sizeof pragma, "PRAGMA wal_autocheckpoint = %u", 20 + (unsigned)sim_dice(n->sim, 300));
@@ -149,7 +157,7 @@ void node_start(struct node *n)
 	struct sim *s = n->sim;
 	struct status st;
 	set_clocks(n);
-	open_store(n);
+	prepare_store(n);
 	if (state_open(store_sqlite(n->store), &st, &n->state) != STATUS_OK)
 		sim_fail(s, "replica %u: %s", n->index + 1, st.message);
 	const struct replica_options options = {
@@ -333,7 +341,7 @@ void node_propose(struct node *n, struct slice command, engine_done_fn done, voi
 	uint8_t *copy = sim_alloc(command.len + PROPOSAL_STAMP_MAX);
 	memcpy(copy, command.data, command.len);
 	n->proposals[n->n_proposals++] =
-		(struct proposal){ .command = copy, .len = command.len, .done = done, .arg = arg };
+	    (struct proposal){ .command = copy, .len = command.len, .done = done, .arg = arg };
 }
 
 void node_read(struct node *n, engine_read_fn read, void *arg)

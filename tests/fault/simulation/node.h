@@ -1,6 +1,6 @@
 /*
- * One replica with its store, state machine and disk, and around it what an engine does (services/serial/engine.c): what
- * arrives waits for the next turn; in a turn messages come first, then the timer, reads and proposals.
+ * One replica with its store, state machine and disk, and around it what an engine does (services/serial/engine.c):
+ * what arrives waits for the next turn; in a turn messages come first, then the timer, reads and proposals.
  *
  * A crash leaves a ghost: the replica may finish its turn, but its messages, answers and writes reach nobody.
  */

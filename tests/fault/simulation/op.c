@@ -159,8 +159,8 @@ static void raise_to(uint64_t *number, uint64_t seen)
 static void check_number(struct sim *s, const struct op *op, const char *what, uint64_t value, uint64_t known)
 {
 	if (value < known)
-		sim_fail(s, "request %" PRIu64 " began when %s was %" PRIu64 ", and was answered with %" PRIu64, op->number, what,
-			 known, value);
+		sim_fail(s, "request %" PRIu64 " began when %s was %" PRIu64 ", and was answered with %" PRIu64,
+			 op->number, what, known, value);
 }
 
 static void take_allocate(struct sim *s, struct known *k, struct op *op, struct slice answer)
@@ -171,8 +171,8 @@ static void take_allocate(struct sim *s, struct known *k, struct op *op, struct 
 	check_number(s, op, "the first free serial", r->first, op->begun.last_serial + 1);
 	for (size_t i = 0; i < k->n_ranges; i++)
 		if (r->first <= k->ranges[i].last && k->ranges[i].first <= r->last)
-			sim_fail(s, "request %" PRIu64 ": serials %" PRIu64 " to %" PRIu64 " were handed out twice", op->number, r->first,
-				 r->last);
+			sim_fail(s, "request %" PRIu64 ": serials %" PRIu64 " to %" PRIu64 " were handed out twice",
+				 op->number, r->first, r->last);
 	k->ranges = sim_grow(k->ranges, k->n_ranges, &k->cap_ranges, sizeof *k->ranges);
 	k->ranges[k->n_ranges++] = (struct serial_range){ r->first, r->last, op->client };
 	raise_to(&k->seen.last_serial, r->last);
@@ -212,6 +212,20 @@ static void take_set_min(struct sim *s, struct known *k, struct op *op, struct s
 	kds__v1__serial_status__free_unpacked(r, NULL);
 }
 
+/* Two that were done, in any order. */
+static void check_puts(struct sim *s, const struct op *op, const struct put_done *a, const struct put_done *b)
+{
+	if (a->revision == b->revision)
+		sim_fail(s, "request %" PRIu64 ": revision %" PRIu64 " was given twice", op->number, a->revision);
+	if (a->key != b->key)
+		return;
+	/* Between the revision that was compared and the one that was set there is no other. */
+	const struct put_done *first = a->revision < b->revision ? a : b, *second = first == a ? b : a;
+	if (second->expected != UINT64_MAX && second->expected < first->revision)
+		sim_fail(s, "request %" PRIu64 ": revision %" PRIu64 " of s%u was overlooked", op->number,
+			 first->revision, op->key);
+}
+
 static void take_put(struct sim *s, struct known *k, struct op *op, struct slice answer)
 {
 	Kds__V1__Object *o = kds__v1__object__unpack(NULL, answer.len, answer.data);
@@ -222,22 +236,11 @@ static void take_put(struct sim *s, struct known *k, struct op *op, struct slice
 	check_number(s, op, "the revision", o->revision, op->begun.revision + 1);
 	if (op->check)
 		check_number(s, op, "the object's revision", op->expected, op->begun.keys[op->key]);
-	for (size_t i = 0; i < k->n_puts; i++) {
-		if (k->puts[i].revision == o->revision)
-			sim_fail(s, "request %" PRIu64 ": revision %" PRIu64 " was given twice", op->number, o->revision);
-		if (k->puts[i].key == op->key && op->check && k->puts[i].expected == op->expected)
-			sim_fail(s, "request %" PRIu64 ": revision %" PRIu64 " of s%u was replaced twice", op->number, op->expected,
-				 op->key);
-		/* Between the revision that was compared and the one that was set there is no other. */
-		if (k->puts[i].key == op->key && op->check && k->puts[i].revision > op->expected &&
-		    k->puts[i].revision < o->revision)
-			sim_fail(s, "request %" PRIu64 ": revision %" PRIu64 " of s%u was overlooked", op->number,
-				 k->puts[i].revision, op->key);
-	}
+	const struct put_done put = { .key = op->key, .expected = op->expected, .revision = o->revision };
+	for (size_t i = 0; i < k->n_puts; i++)
+		check_puts(s, op, &k->puts[i], &put);
 	k->puts = sim_grow(k->puts, k->n_puts, &k->cap_puts, sizeof *k->puts);
-	k->puts[k->n_puts].expected = op->expected;
-	k->puts[k->n_puts].revision = o->revision;
-	k->puts[k->n_puts++].key = op->key;
+	k->puts[k->n_puts++] = put;
 	raise_to(&k->seen.revision, o->revision);
 	raise_to(&k->seen.keys[op->key], o->revision);
 	kds__v1__object__free_unpacked(o, NULL);
@@ -264,7 +267,8 @@ void op_check_answer(struct sim *s, struct known *k, struct op *op, const struct
 	op->code = r->status.code;
 	snprintf(op->message, sizeof op->message, "%s", r->status.message);
 	if (op->code != STATUS_OK && !may_be(op, op->code))
-		sim_fail(s, "request %" PRIu64 " was refused: %s: %s", op->number, status_name(op->code), r->status.message);
+		sim_fail(s, "request %" PRIu64 " was refused: %s: %s", op->number, status_name(op->code),
+			 r->status.message);
 	if (op->code != STATUS_OK)
 		return;
 	if (!buffer_append(&op->answer, r->answer.data, r->answer.len))
@@ -347,7 +351,8 @@ static void check_log(struct sim *s, struct op *const *ops, size_t n, unsigned i
 	node_status(s->nodes[index], &status);
 	for (raft_index first = 1; first <= status.last_index; first += BATCH) {
 		raft_index left = status.last_index - first + 1;
-		if (!store_read(node_store(s->nodes[index]), first, (unsigned)(left < BATCH ? left : BATCH), find_id, &f))
+		unsigned n_read = left < BATCH ? (unsigned)left : BATCH;
+		if (!store_read(node_store(s->nodes[index]), first, n_read, find_id, &f))
 			sim_fail(s, "replica %u has no entries from %llu on", index + 1, first);
 	}
 	for (size_t i = 0; i < n; i++)
@@ -365,7 +370,8 @@ static void check_records(struct sim *s, const struct known *k, unsigned index)
 	for (size_t i = 0; i < k->n_recorded; i++) {
 		sqlite3_bind_int64(sql, 1, (sqlite3_int64)k->recorded[i]);
 		if (sqlite3_step(sql) != SQLITE_ROW)
-			sim_fail(s, "serial %" PRIu64 " was recorded, but replica %u has no record of it", k->recorded[i], index + 1);
+			sim_fail(s, "serial %" PRIu64 " was recorded, but replica %u has no record of it",
+				 k->recorded[i], index + 1);
 		sqlite3_reset(sql);
 	}
 	sqlite3_finalize(sql);

@@ -23,7 +23,7 @@ while read -r mutant words; do
 done <<END
 kept-tail committed another entry|another entry .* than others have|without the committed entry
 old-database the database is older than
-lying-disk committed another entry|without the committed entry|voted for two|leads term .* as replica|do not agree
+lying-disk committed another entry|without the committed entry|voted for two|leads term .* as replica
 forgotten-requests the state of replica . .* differs
 no-request-ids answered twice
 forgotten-vote voted for two|leads term .* as replica

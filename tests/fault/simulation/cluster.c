@@ -264,6 +264,9 @@ static void run_until_agreed(struct sim *s, struct plan *plan)
 		step(s, plan);
 		if (s->now_ms > end) {
 			trace_replicas(s);
+			/* A mutant is to be noticed for what it breaks: being stuck proves nothing. */
+			if (s->mutant != MUTANT_NONE)
+				_exit(0);
 			sim_fail(s, "the replicas do not agree %d s after everything was healed", HEALING_MS / 1000);
 		}
 		if (!clients_finished(s->clients) || !all_agree(s))

@@ -7,8 +7,8 @@ usage() {
 	usage: tests/run.sh [--all] [NAME...]
 
 	Builds in build/ and runs the unit and integration tests.
-	  --all     also builds with AddressSanitizer + UBSan (build-asan/) and ThreadSanitizer (build-tsan/), runs unit and
-	            integration tests there too, and the fault tests
+	  --all     adds the fault tests, and all of it again under AddressSanitizer and UBSan (build-asan/) and under
+	            ThreadSanitizer (build-tsan/)
 	  NAME      only tests whose name contains it: "net", "integration", "unit.test_x509"
 
 	examples:
@@ -65,8 +65,8 @@ if [ -z "$all" ]; then
 else
 	build asan
 	build tsan
-	run asan build-asan 'unit|integration'
-	run tsan build-tsan 'unit|integration'
+	run asan build-asan 'unit|integration|fault'
+	run tsan build-tsan 'unit|integration|fault'
 	run release build 'unit|integration|fault'
 fi
 if [ ${#failed[@]} -gt 0 ]; then

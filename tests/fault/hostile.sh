@@ -2,7 +2,8 @@
 # Twelve kinds of hostile peers, 500 times each, against each daemon in turn, while good clients go on (hostile.c).
 # ctest: serial timeout=1500
 . "$(dirname "$0")/../integration/lib.sh"
-count=${KDS_TEST_COUNT:-500}
+count=${KDS_TEST_COUNT:-${sanitized:+60}}
+count=${count:-500}
 cluster_up 3
 make_node node1.example.com urn:example:prjA
 mkdir "$work/peers"

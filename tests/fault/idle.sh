@@ -2,7 +2,8 @@
 # 2,000 idle TLS connections to each daemon: it answers on; what one of them costs.
 # ctest: serial timeout=600
 . "$(dirname "$0")/../integration/lib.sh"
-count=${KDS_TEST_COUNT:-2000}
+count=${KDS_TEST_COUNT:-${sanitized:+500}}
+count=${count:-2000}
 ulimit -n $((count + 500)) || skip "needs $((count + 500)) file descriptors"
 cluster_up 3
 make_node node1.example.com urn:example:prjA

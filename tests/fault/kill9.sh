@@ -3,7 +3,8 @@
 # lost, no serial comes twice, who was killed catches up.
 # ctest: serial timeout=1200
 . "$(dirname "$0")/../integration/lib.sh"
-rounds=${KDS_TEST_COUNT:-24}
+rounds=${KDS_TEST_COUNT:-${sanitized:+10}}
+rounds=${rounds:-24}
 cluster_up 3
 make_node node1.example.com urn:example:prjA
 n1=$work/node1.example.com

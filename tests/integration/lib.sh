@@ -18,7 +18,9 @@ export PATH="$bin:$PATH"
 unset KDS_CONFIG
 
 # Sanitizers make everything slower; waits end as soon as what they wait for is there.
-patience=${KDS_TEST_PATIENCE:-30}
+sanitized=${KDS_TEST_SANITIZE:-}
+patience=${sanitized:+120}
+patience=${KDS_TEST_PATIENCE:-${patience:-30}}
 
 declare -A pid_of=()
 

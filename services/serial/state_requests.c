@@ -98,18 +98,21 @@ void requests_expire(struct state *s)
 		forget_oldest(s);
 }
 
-/* Of one caller: another's same id is another request. The length in front keeps the two apart. */
+/* Of one caller and one operation: the same id with another of either is another request. The length in front keeps the
+ * parts apart. */
 static struct slice request_key(struct state *s, const Kds__V1__Command *c)
 {
 	struct buffer *b = &s->scratch;
 	size_t name = strlen(c->requester);
 	b->len = 0;
-	if (!buffer_reserve(b, 1 + c->request_id.len + name))
+	size_t head = 2 + c->request_id.len;
+	if (!buffer_reserve(b, head + name))
 		return (struct slice){ 0 };
 	b->data[0] = (uint8_t)c->request_id.len;
-	memcpy(b->data + 1, c->request_id.data, c->request_id.len);
-	memcpy(b->data + 1 + c->request_id.len, c->requester, name);
-	return (struct slice){ b->data, 1 + c->request_id.len + name };
+	b->data[1] = (uint8_t)c->op_case;
+	memcpy(b->data + 2, c->request_id.data, c->request_id.len);
+	memcpy(b->data + head, c->requester, name);
+	return (struct slice){ b->data, head + name };
 }
 
 enum status_code requests_find(struct state *s, const Kds__V1__Command *c, struct status *st, struct state_result *r,

@@ -159,6 +159,8 @@ static void test_state_request_ids_repeat_refusals(void **arg)
 	fixture_reopen(&r);
 	assert_int_equal(apply(&r, &c), STATUS_NOT_FOUND);
 	assert_string_equal(r.result.status.message, "there is no setting/a");
+	/* The same id for another operation is another request. */
+	assert_int_equal(allocate_id(&r, "admin", 10, "del", NULL, NULL), STATUS_OK);
 	Kds__V1__Object *o = get_sealed(&r, "setting/a", 0);
 	assert_non_null(o);
 	kds__v1__object__free_unpacked(o, NULL);

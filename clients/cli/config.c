@@ -163,22 +163,7 @@ static enum status_code run_list(struct cli *cli, struct status *st)
 {
 	static const char *const headings[] = { "KEY", "REVISION", "VALUE" };
 	const char *prefix = cli->n_args > 0 ? cli->args[0] : "";
-	if (cli->json) {
-		json_t *array = json_array();
-		if (objects_each(cli, prefix, objects_collect_json, array, st) != STATUS_OK) {
-			json_decref(array);
-			return st->code;
-		}
-		return output_json(json_pack("{so}", "objects", array), st);
-	}
-	struct table *t = table_new(headings, 3);
-	if (!t)
-		return out_of_memory(st);
-	enum status_code rc = objects_each(cli, prefix, add_row, t, st);
-	if (rc == STATUS_OK)
-		rc = table_print(t, st);
-	table_free(t);
-	return rc;
+	return objects_print(cli, prefix, headings, 3, add_row, st);
 }
 
 /* One line a change: watched by people as it runs, or by a program that reads JSON line by line. */

@@ -53,7 +53,7 @@ enum status_code objects_each(struct cli *cli, const char *prefix, object_each_f
 	return rc;
 }
 
-enum status_code objects_collect_json(void *arg, const Kds__V1__Object *object, struct status *st)
+static enum status_code collect_json(void *arg, const Kds__V1__Object *object, struct status *st)
 {
 	json_t *json;
 	if (json_from_message(&object->base, true, st, &json) != STATUS_OK)
@@ -61,6 +61,31 @@ enum status_code objects_collect_json(void *arg, const Kds__V1__Object *object, 
 	if (json_array_append_new(arg, json) < 0)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
 	return STATUS_OK;
+}
+
+static enum status_code print_json(struct cli *cli, const char *prefix, struct status *st)
+{
+	json_t *array = json_array();
+	if (objects_each(cli, prefix, collect_json, array, st) != STATUS_OK) {
+		json_decref(array);
+		return st->code;
+	}
+	return output_json(json_pack("{so}", "objects", array), st);
+}
+
+enum status_code objects_print(struct cli *cli, const char *prefix, const char *const *headings, size_t n_columns,
+			       object_each_fn add_row, struct status *st)
+{
+	if (cli->json)
+		return print_json(cli, prefix, st);
+	struct table *t = table_new(headings, n_columns);
+	if (!t)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+	enum status_code rc = objects_each(cli, prefix, add_row, t, st);
+	if (rc == STATUS_OK)
+		rc = table_print(t, st);
+	table_free(t);
+	return rc;
 }
 
 enum status_code objects_get(struct cli *cli, const char *key, struct status *st, Kds__V1__Object **ret_object)

@@ -11,8 +11,10 @@
 typedef enum status_code (*object_each_fn)(void *arg, const Kds__V1__Object *object, struct status *st);
 enum status_code objects_each(struct cli *cli, const char *prefix, object_each_fn each, void *arg,
 			      struct status *st) MUST_CHECK;
-/* For objects_each(): appends each to the json_t array `arg`. */
-enum status_code objects_collect_json(void *arg, const Kds__V1__Object *object, struct status *st) MUST_CHECK;
+/* Prints them all: a table, whose rows `add_row` adds to the struct table that it gets as its arg, or with --json as
+ * ListResponse has them. */
+enum status_code objects_print(struct cli *cli, const char *prefix, const char *const *headings, size_t n_columns,
+			       object_each_fn add_row, struct status *st) MUST_CHECK;
 
 /* The caller frees each object with kds__v1__object__free_unpacked(). --local, where given, reads one replica's own
  * state. */

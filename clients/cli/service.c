@@ -125,22 +125,7 @@ static enum status_code add_row(void *arg, const Kds__V1__Object *object, struct
 static enum status_code run_list(struct cli *cli, struct status *st)
 {
 	static const char *const headings[] = { "SERVICE", "STATE", "REVISION" };
-	if (cli->json) {
-		json_t *array = json_array();
-		if (objects_each(cli, KEY_PREFIX, objects_collect_json, array, st) != STATUS_OK) {
-			json_decref(array);
-			return st->code;
-		}
-		return output_json(json_pack("{so}", "objects", array), st);
-	}
-	struct table *t = table_new(headings, 3);
-	if (!t)
-		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
-	enum status_code rc = objects_each(cli, KEY_PREFIX, add_row, t, st);
-	if (rc == STATUS_OK)
-		rc = table_print(t, st);
-	table_free(t);
-	return rc;
+	return objects_print(cli, KEY_PREFIX, headings, 3, add_row, st);
 }
 
 static enum status_code set_removed(struct cli *cli, bool removed, struct status *st)

@@ -52,6 +52,8 @@ refused 2 "is for 'service/b', not for 'service/a'" kds-cli config set service/a
 refused 3 "ca/|role" kds-cli config set ca/x '{"certificateAuthority": {"name": "x"}}'
 kds-cli --json config watch --since "$revision" --count 3 setting/ service/ >"$work/watched" 2>"$work/watch.log" &
 pid_of[watch]=$!
+# A watch tells of objects, not of each change: one that began after the next would see two.
+wait_for "$patience" 'the watch to tell what changed so far' sh -c "[ \$(wc -l <'$work/watched') -eq 2 ]"
 expect 0 kds-cli config unset x.y
 wait "${pid_of[watch]}" || fail "config watch ended with $?: $(cat "$work/watch.log")"
 unset "pid_of[watch]"

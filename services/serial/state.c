@@ -32,6 +32,11 @@ static const char *const tables[] = {
 	"CREATE TABLE IF NOT EXISTS requests (last INTEGER PRIMARY KEY, entries BLOB NOT NULL)",
 };
 
+const struct state_table state_tables[] = {
+	{ "numbers", true }, { "blocks", true }, { "issued", true }, { "objects", true }, { "requests", false },
+};
+const size_t state_n_tables = sizeof state_tables / sizeof *state_tables;
+
 static const char *const statements[SQL_COUNT] = {
 	[SQL_NUMBERS_GET] = "SELECT applied, time_ms, revision, last_serial, min_serial, highest_issued, issued,"
 			    " oldest_request FROM numbers",
@@ -134,20 +139,20 @@ static int refuse_unflushed_commit(void *state)
 	return ((struct state *)state)->dirty;
 }
 
-static enum status_code make_tables(struct state *s, struct status *st)
+enum status_code state_make_tables(sqlite3 *db, struct status *st)
 {
 	/* One transaction when the caller has none: either all of them are there or none. */
-	bool own = sqlite3_get_autocommit(s->db);
-	if (own && sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
-		return state_sql_failed(s, st, "begin");
-	enum status_code rc = STATUS_OK;
-	for (size_t i = 0; rc == STATUS_OK && i < sizeof tables / sizeof *tables; i++)
-		if (sqlite3_exec(s->db, tables[i], NULL, NULL, NULL) != SQLITE_OK)
-			rc = state_sql_failed(s, st, "make the tables");
-	if (own && rc == STATUS_OK && sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
-		rc = state_sql_failed(s, st, "commit the tables");
-	if (own && rc != STATUS_OK)
-		sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+	bool own = sqlite3_get_autocommit(db);
+	bool ok = !own || sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK;
+	for (size_t i = 0; ok && i < sizeof tables / sizeof *tables; i++)
+		ok = sqlite3_exec(db, tables[i], NULL, NULL, NULL) == SQLITE_OK;
+	ok = ok && (!own || sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK);
+	if (ok)
+		return STATUS_OK;
+	enum status_code rc =
+	    status_set(st, STATUS_INTERNAL, "state: make the tables: SQLite says: %s", sqlite3_errmsg(db));
+	if (own)
+		sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
 	return rc;
 }
 
@@ -187,7 +192,7 @@ enum status_code state_open(sqlite3 *db, struct status *st, struct state **ret_s
 	if (!s)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "open the state: out of memory");
 	s->db = db;
-	enum status_code rc = make_tables(s, st);
+	enum status_code rc = state_make_tables(db, st);
 	for (unsigned i = 0; rc == STATUS_OK && i < SQL_COUNT; i++)
 		if (sqlite3_prepare_v3(db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &s->sql[i], NULL) != SQLITE_OK)
 			rc = state_sql_failed(s, st, "prepare a statement");

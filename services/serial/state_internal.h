@@ -69,6 +69,19 @@ enum statement {
 	SQL_COUNT,
 };
 
+/*
+ * Every table of the state, in the order in which they are read and written as a whole: by snapshots, backups and all
+ * else that must go over the whole state. Who adds a table adds it here. Its first column is its key.
+ */
+struct state_table {
+	const char *name;
+	bool lasting; /* means something beyond this log: backups hold it */
+};
+extern const struct state_table state_tables[];
+extern const size_t state_n_tables;
+/* Makes those that are not there, in the caller's transaction or one of its own. */
+enum status_code state_make_tables(sqlite3 *db, struct status *st) MUST_CHECK;
+
 struct requests;
 
 struct state {
@@ -104,6 +117,9 @@ enum status_code state_refuse(struct state_result *r, enum status_code code, con
     PRINTF_LIKE(4, 5);
 /* The command's answer. INTERNAL: no memory. */
 enum status_code state_answer(struct state_result *r, const ProtobufCMessage *answer, struct status *st) MUST_CHECK;
+
+/* What of them is for people; initialised by the callee. */
+void state_numbers_status(const struct numbers *n, Kds__V1__SerialStatus *ret_status);
 
 /* state_validate.c */
 enum status_code state_validate_certificate(const Kds__V1__IssuedCertificate *c, struct status *st) MUST_CHECK;

@@ -26,14 +26,24 @@ const char *state_cluster_name(const struct state *s)
 	return s->cluster;
 }
 
-void state_serial_status(const struct state *s, Kds__V1__SerialStatus *ret_status)
+void state_numbers_status(const struct numbers *n, Kds__V1__SerialStatus *ret_status)
 {
 	kds__v1__serial_status__init(ret_status);
-	ret_status->last_serial = s->numbers.last_serial;
-	ret_status->highest_issued = s->numbers.highest_issued;
-	ret_status->min_serial = s->numbers.min_serial;
-	ret_status->issued = s->numbers.issued;
-	ret_status->revision = s->numbers.revision;
+	ret_status->last_serial = n->last_serial;
+	ret_status->highest_issued = n->highest_issued;
+	ret_status->min_serial = n->min_serial;
+	ret_status->issued = n->issued;
+	ret_status->revision = n->revision;
+}
+
+void state_serial_status(const struct state *s, Kds__V1__SerialStatus *ret_status)
+{
+	state_numbers_status(&s->numbers, ret_status);
+}
+
+uint64_t state_applied(const struct state *s)
+{
+	return s->numbers.applied;
 }
 
 static bool starts_with(const char *text, const char *prefix)

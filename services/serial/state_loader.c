@@ -1,0 +1,152 @@
+#include "services/serial/state_loader.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/backup/rows.h"
+#include "services/serial/state_internal.h"
+
+struct state_loader {
+	sqlite3 *db;
+	enum state_reader_scope scope;
+	struct rows_parser parser;
+	size_t table;         /* the next of state_tables to come */
+	sqlite3_stmt *insert; /* into the one before it; NULL: none yet */
+	int columns;
+};
+
+static enum status_code failed(struct state_loader *l, struct status *st, const char *doing)
+{
+	return status_set(st, STATUS_INTERNAL, "%s: SQLite says: %s", doing, sqlite3_errmsg(l->db));
+}
+
+enum status_code state_loader_new(sqlite3 *db, enum state_reader_scope scope, struct status *st,
+				  struct state_loader **ret_loader)
+{
+	struct state_loader *l = calloc(1, sizeof *l);
+	if (!l)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "load the state: out of memory");
+	l->db = db;
+	l->scope = scope;
+	enum status_code rc = state_make_tables(db, st);
+	for (size_t i = 0; rc == STATUS_OK && i < state_n_tables; i++) {
+		char sql[128];
+		snprintf(sql, sizeof sql, "DELETE FROM %s", state_tables[i].name);
+		if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
+			rc = failed(l, st, "empty the state's tables");
+	}
+	if (rc != STATUS_OK) {
+		state_loader_free(l);
+		return rc;
+	}
+	*ret_loader = l;
+	return STATUS_OK;
+}
+
+void state_loader_free(struct state_loader *l)
+{
+	if (!l)
+		return;
+	sqlite3_finalize(l->insert);
+	rows_parser_fini(&l->parser);
+	free(l);
+}
+
+/* The next table that a stream of this scope holds; NULL: that was all. */
+static const struct state_table *next_table(const struct state_loader *l)
+{
+	size_t i = l->table;
+	while (i < state_n_tables && l->scope != STATE_READER_ALL && !state_tables[i].lasting)
+		i++;
+	return i < state_n_tables ? &state_tables[i] : NULL;
+}
+
+/* "a,b,c" as the database has them. */
+static enum status_code check_columns(struct state_loader *l, const char *name, const struct row_value *columns,
+				      struct status *st)
+{
+	char sql[128], have[512] = "";
+	sqlite3_stmt *select = NULL;
+	snprintf(sql, sizeof sql, "SELECT * FROM %s", name);
+	if (sqlite3_prepare_v2(l->db, sql, -1, &select, NULL) != SQLITE_OK)
+		return failed(l, st, "look at the state's tables");
+	size_t len = 0;
+	l->columns = sqlite3_column_count(select);
+	for (int i = 0; i < l->columns && len < sizeof have; i++)
+		len += (size_t)snprintf(have + len, sizeof have - len, "%s%s", i ? "," : "", sqlite3_column_name(select, i));
+	sqlite3_finalize(select);
+	if (len < sizeof have && row_is_text(columns, have))
+		return STATUS_OK;
+	return status_set(st, STATUS_FAILED_PRECONDITION,
+			  "the table %s has other columns than this version knows; use the version that wrote it", name);
+}
+
+static enum status_code begin_table(struct state_loader *l, const struct row_value *name,
+				    const struct row_value *columns, struct status *st)
+{
+	const struct state_table *t = next_table(l);
+	if (!t || !row_is_text(name, t->name))
+		return status_set(st, STATUS_FAILED_PRECONDITION,
+				  "it holds the table '%.*s', where this version expects %s%s; use the version that wrote it",
+				  (int)(name->bytes.len < 40 ? name->bytes.len : 40), (const char *)name->bytes.data,
+				  t ? "the table " : "none", t ? t->name : "");
+	enum status_code rc = check_columns(l, t->name, columns, st);
+	if (rc != STATUS_OK)
+		return rc;
+	char sql[256];
+	int len = snprintf(sql, sizeof sql, "INSERT INTO %s VALUES (?", t->name);
+	for (int i = 1; i < l->columns; i++)
+		len += snprintf(sql + len, sizeof sql - (size_t)len, ", ?");
+	snprintf(sql + len, sizeof sql - (size_t)len, ")");
+	sqlite3_finalize(l->insert);
+	l->insert = NULL;
+	if (sqlite3_prepare_v2(l->db, sql, -1, &l->insert, NULL) != SQLITE_OK)
+		return failed(l, st, "load the state");
+	l->table = (size_t)(t - state_tables) + 1;
+	return STATUS_OK;
+}
+
+static void bind(sqlite3_stmt *sql, int parameter, const struct row_value *v)
+{
+	const char *bytes = v->bytes.data;
+	if (v->type == ROW_INTEGER)
+		sqlite3_bind_int64(sql, parameter, v->integer);
+	else if (v->type == ROW_TEXT)
+		sqlite3_bind_text64(sql, parameter, bytes, v->bytes.len, SQLITE_STATIC, SQLITE_UTF8);
+	else
+		state_bind_blob(sql, parameter, v->bytes);
+}
+
+static enum status_code load_record(void *arg, const struct rows_record *record, struct status *st)
+{
+	struct state_loader *l = arg;
+	if (record->table)
+		return begin_table(l, &record->values[0], &record->values[1], st);
+	if (!l->insert || record->n != (size_t)l->columns)
+		return status_set(st, STATUS_DATA_LOSS, "a row has %zu values, its table has %d columns", record->n,
+				  l->insert ? l->columns : 0);
+	for (int i = 0; i < l->columns; i++)
+		bind(l->insert, i + 1, &record->values[i]);
+	enum status_code rc = STATUS_OK;
+	if (sqlite3_step(l->insert) != SQLITE_DONE)
+		rc = (sqlite3_errcode(l->db) & 0xff) == SQLITE_CONSTRAINT
+			 ? status_set(st, STATUS_DATA_LOSS, "a row contradicts another: %s", sqlite3_errmsg(l->db))
+			 : failed(l, st, "load a row");
+	sqlite3_reset(l->insert);
+	return rc;
+}
+
+enum status_code state_loader_feed(struct state_loader *l, struct slice piece, struct status *st)
+{
+	return rows_feed(&l->parser, piece, load_record, l, st);
+}
+
+enum status_code state_loader_end(struct state_loader *l, struct status *st)
+{
+	enum status_code rc = rows_end(&l->parser, st);
+	const struct state_table *missing = next_table(l);
+	if (rc == STATUS_OK && missing)
+		rc = status_set(st, STATUS_DATA_LOSS, "the table %s is missing", missing->name);
+	return rc;
+}

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Installs the packages that KDS is built from, and with --tests those that its tests need: the one place that names them.
+# Installs the packages that KDS is built from, with --tests those that its tests need, with --bench
+# those of some benchmarks: the one place that names them.
 # Does nothing when all are there. Knows Debian 12 and 13; names no mirror: it uses those that apt is configured with.
 set -eu
 
 usage() {
 	cat <<-END
-	usage: deploy/install-deps.sh [--tests] [--print]
+	usage: deploy/install-deps.sh [--tests] [--bench] [--print]
 
 	Installs what KDS is built from (Debian 12 and 13), with sudo when not root.
 	  --tests   also what the tests need
+	  --bench   also what the benchmarks beside etcd need
 	  --print   only print the packages' names, one a line
 	END
 }
@@ -19,6 +21,7 @@ build=(
 	openssl # the quickstart's second opinion on certificates
 )
 tests=(libcmocka-dev gnutls-bin python3 python3-protobuf sqlite3 binutils)
+bench=(libnghttp2-dev)
 
 # The replicator relies on facts measured on this version (cmake/Libraries.cmake refuses others).
 raft_version=0.22.1
@@ -28,6 +31,7 @@ print=
 for argument in "$@"; do
 	case $argument in
 	--tests) packages+=("${tests[@]}") ;;
+	--bench) packages+=("${bench[@]}") ;;
 	--print) print=1 ;;
 	-h | --help) usage; exit 0 ;;
 	*) usage >&2; exit 2 ;;

@@ -1,10 +1,11 @@
 /*
  * Loads a service through the project's own channel and prints rate and latencies.
  *
- *   bench-load OPERATION ADDRESS[,ADDRESS...] CLUSTER KDS_NAME CERT KEY CA IN_FLIGHT SECONDS [CSR NODE]
+ *   bench-load OPERATION ADDRESS[,ADDRESS...] CLUSTER KDS_NAME CERT KEY CA IN_FLIGHT SECONDS [CSR NODE | BATCH TOTAL]
  *
- * OPERATION: echo; allocate (one committed serial a request); show (a linearizable read); sign (a certificate from CSR).
- * One connection; a slot that got its answer asks again at once. Prints one line of key=value pairs, times in microseconds.
+ * OPERATION: echo; allocate (one committed serial a request); show (a linearizable read); sign (a certificate from CSR);
+ * record (BATCH records of certificates a request, each one operation; ends earlier when there are TOTAL).
+ * One connection; a slot that got its answer asks again at once. Prints one line of key=value pairs (samples.h).
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -19,26 +20,28 @@
 #include "common/rpc/channel.h"
 #include "health.pb-c.h"
 #include "serial.pb-c.h"
+#include "tests/bench/load_records.h"
+#include "tests/bench/samples.h"
 
-#define SAMPLES_MAX (8u << 20)
+#define WARM_UP_US 1000000
 
 struct operation {
 	const char *name;
 	const ProtobufCServiceDescriptor *service;
 	unsigned method;
-	const ProtobufCMessage *input;
+	const ProtobufCMessage *input; /* NULL: load_records.h makes them */
 	unsigned server;
 };
 
 struct slot {
 	uint64_t started_us;
+	unsigned operations; /* in its request */
 };
 
 static struct rpc_channel *channel;
 static struct operation operation;
-static atomic_bool measuring, stopping;
-static atomic_uint running, n_samples, failures;
-static uint32_t *samples; /* microseconds */
+static atomic_bool stopping;
+static atomic_uint running, failures;
 static pthread_mutex_t first_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct status first_failure;
 
@@ -50,11 +53,24 @@ static _Noreturn void die(const char *what, const struct status *st)
 
 static void answered(void *arg, const struct rpc_result *result);
 
-static void ask(struct slot *s)
+/* False: there is nothing left to ask for. */
+static bool ask(struct slot *s)
 {
 	struct rpc_call_options options = { .done = answered, .arg = s };
+	Kds__V1__RecordRequest *record = NULL;
+	const ProtobufCMessage *input = operation.input;
+	s->operations = 1;
+	if (!input) {
+		record = load_records_next();
+		if (!record)
+			return false;
+		s->operations = (unsigned)record->n_certificates;
+		input = &record->base;
+	}
 	s->started_us = clock_monotonic_us();
-	rpc_channel_call(channel, operation.service, operation.method, operation.input, &options);
+	rpc_channel_call(channel, operation.service, operation.method, input, &options);
+	load_records_free(record);
+	return true;
 }
 
 static void note_failure(const struct status *st)
@@ -69,24 +85,20 @@ static void note_failure(const struct status *st)
 static void answered(void *arg, const struct rpc_result *result)
 {
 	struct slot *s = arg;
-	if (result->status.code != STATUS_OK) {
+	bool ok = result->status.code == STATUS_OK;
+	if (!ok) {
 		note_failure(&result->status);
-	} else if (atomic_load(&measuring)) {
-		unsigned i = atomic_fetch_add(&n_samples, 1);
-		if (i < SAMPLES_MAX)
-			samples[i] = (uint32_t)(clock_monotonic_us() - s->started_us);
+	} else if (!operation.input && !load_records_ok(result->message)) {
+		struct status refused;
+		status_set(&refused, STATUS_FAILED_PRECONDITION, "a record was refused");
+		note_failure(&refused);
+	} else {
+		for (unsigned i = 0; i < s->operations; i++)
+			samples_add(s->started_us);
 	}
 	/* A slot whose call failed rests: a dead server must not become a busy loop. */
-	if (atomic_load(&stopping) || result->status.code != STATUS_OK)
+	if (atomic_load(&stopping) || !ok || !ask(s))
 		atomic_fetch_sub(&running, 1);
-	else
-		ask(s);
-}
-
-static int by_value(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-	return x < y ? -1 : x > y;
 }
 
 static void choose(const char *name, char **rest, int n)
@@ -104,11 +116,12 @@ static void choose(const char *name, char **rest, int n)
 		{ "allocate", &kds__v1__serial__descriptor, 0, &allocate.base, PEER_SERIAL },
 		{ "show", &kds__v1__serial__descriptor, 3, &show.base, PEER_SERIAL },
 		{ "sign", &kds__v1__ca__descriptor, 0, &sign.base, PEER_CA },
+		{ "record", &kds__v1__serial__descriptor, 1, NULL, PEER_SERIAL },
 	};
 	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
 		if (strcmp(all[i].name, name) == 0)
 			operation = all[i];
-	if (!operation.name)
+	if (!operation.name || (!operation.input && n < 2))
 		die(name, NULL);
 	if (strcmp(name, "sign") == 0) {
 		struct status st;
@@ -152,18 +165,30 @@ static void connect_channel(char **argv, unsigned in_flight)
 	buffer_free(&pem);
 }
 
-static void report(unsigned in_flight, double seconds)
+/* Until all slots rest, or the time is over. */
+static void wait_us(uint64_t us)
 {
-	unsigned n = atomic_load(&n_samples);
-	unsigned kept = n < SAMPLES_MAX ? n : SAMPLES_MAX;
-	if (kept == 0)
-		die(operation.name, &first_failure);
-	qsort(samples, kept, sizeof *samples, by_value);
-	printf("rate=%.0f in_flight=%u p50=%u p99=%u max=%u failed=%u\n", (double)n / seconds, in_flight,
-	       samples[kept / 2], samples[(size_t)kept * 99 / 100], samples[kept - 1], atomic_load(&failures));
-	if (first_failure.code != STATUS_OK)
-		fprintf(stderr, "bench-load: first failure: %s: %s\n", status_name(first_failure.code),
-			first_failure.message);
+	uint64_t end = clock_monotonic_us() + us;
+	while (atomic_load(&running) > 0 && clock_monotonic_us() < end)
+		usleep(1000);
+}
+
+static void run(unsigned in_flight, double seconds)
+{
+	struct slot *slots = calloc(in_flight, sizeof *slots);
+	if (!slots)
+		die("out of memory", NULL);
+	atomic_store(&running, in_flight);
+	for (unsigned i = 0; i < in_flight; i++)
+		if (!ask(&slots[i]))
+			atomic_fetch_sub(&running, 1);
+	wait_us(WARM_UP_US); /* connections, elections and caches settle */
+	samples_start();
+	wait_us((uint64_t)(seconds * 1e6));
+	samples_stop();
+	atomic_store(&stopping, true);
+	wait_us(UINT64_MAX / 2);
+	free(slots);
 }
 
 int main(int argc, char **argv)
@@ -171,28 +196,18 @@ int main(int argc, char **argv)
 	if (argc < 10)
 		die("usage", NULL);
 	unsigned in_flight = (unsigned)atoi(argv[8]);
-	double seconds = atof(argv[9]);
 	choose(argv[1], argv + 10, argc - 10);
 	connect_channel(argv, in_flight);
-	struct slot *slots = calloc(in_flight, sizeof *slots);
-	samples = malloc(SAMPLES_MAX * sizeof *samples);
-	if (!slots || !samples)
-		die("out of memory", NULL);
-	atomic_store(&running, in_flight);
-	for (unsigned i = 0; i < in_flight; i++)
-		ask(&slots[i]);
-	usleep(1000000); /* connections, elections and caches settle */
-	uint64_t start = clock_monotonic_us();
-	atomic_store(&measuring, true);
-	usleep((useconds_t)(seconds * 1e6));
-	atomic_store(&measuring, false);
-	double took = (double)(clock_monotonic_us() - start) / 1e6;
-	atomic_store(&stopping, true);
-	while (atomic_load(&running) > 0)
-		usleep(1000);
-	report(in_flight, took);
+	if (!operation.input)
+		load_records_init(channel, (unsigned)atoi(argv[10]), strtoull(argv[11], NULL, 10));
+	samples_init();
+	run(in_flight, atof(argv[9]));
+	bool any = samples_print(in_flight, atomic_load(&failures));
+	if (first_failure.code != STATUS_OK)
+		fprintf(stderr, "bench-load: first failure: %s: %s\n", status_name(first_failure.code),
+			first_failure.message);
 	rpc_channel_free(channel);
-	free(slots);
-	free(samples);
+	if (!any)
+		die(argv[1], &first_failure);
 	return 0;
 }

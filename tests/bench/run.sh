@@ -1,24 +1,30 @@
 #!/usr/bin/env bash
-# Benchmarks: figures and ratios from one run. They compare with bare GnuTLS and, given --yardstick DIR, with prototypes
-# that have neither envelope nor clients (DIR has spserver2.c, raftstep.c, engine.c, engine.h).
+# Benchmarks: figures and ratios from one run. They compare with bare GnuTLS, with etcd and, given --yardstick DIR, with
+# prototypes that have neither envelope nor clients (DIR has spserver2.c, raftstep.c, engine.c, engine.h).
 # Figures of different runs do not compare: machines differ from hour to hour. Nothing here is asserted.
 set -eu
 
 usage() {
 	cat <<-END
-	usage: tests/bench/run.sh [--yardstick DIR] [--seconds N] [NAME...]
+	usage: tests/bench/run.sh [--yardstick DIR] [--seconds N] [--rounds N] [NAME...]
 
-	Names: echo connect commit read sign memory (default: all). Builds release (build/) first.
+	Names: echo connect commit read sign memory (default: these), and
+	  etcd      puts, linearizable reads and CPU beside Debian's etcd, which it fetches (not installed)
+	Builds release (build/) first. Runs on loopback; its data lies under TMPDIR (default /tmp).
+	  --seconds N   of each measurement (4)
+	  --rounds N    where two systems take turns (3)
 	END
 }
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 bin=$top/build/bin bench=$top/build/bench
-yardstick= seconds=4 names=()
+net=${KDS_BENCH_NET:-127.30.0}
+yardstick= seconds=4 rounds=3 names=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--yardstick) yardstick=$(cd "$2" && pwd); shift ;;
 	--seconds) seconds=$2; shift ;;
+	--rounds) rounds=$2; shift ;;
 	-h | --help) usage; exit 0 ;;
 	-*) usage >&2; exit 2 ;;
 	*) names+=("$1") ;;
@@ -61,7 +67,7 @@ stop() { # NAME: exactly that one
 
 start_cluster() {
 	"$bin/kds-cli" init --cluster $cluster --kds-name $kds_name --dir "$c" \
-		--replicas 127.30.0.1,127.30.0.2,127.30.0.3 --ca-host 127.30.0.4 --keydist-host 127.30.0.4 >/dev/null
+		--replicas $net.1,$net.2,$net.3 --ca-host $net.4 --keydist-host $net.4 >/dev/null
 	export KDS_CONFIG=$c/admin/cli.conf
 	local i
 	for i in 1 2 3; do start serial$i "$bin/kds-serial" --config "$c/serial$i/kds-serial.conf"; done
@@ -76,10 +82,16 @@ start_cluster() {
 	exit 1
 }
 
+# Clock ticks of CPU that these have used so far: cpu_ticks NAME...
+cpu_ticks() {
+	local name
+	for name; do cat "/proc/$(cat "$work/$name.pid")/stat"; done | awk '{ n += $14 + $15 } END { print n }'
+}
+
 leader() { # RPC address of the leader
 	local id
 	id=$("$bin/kds-cli" cluster view | sed -n 's/.*Replica \([0-9]*\) leads.*/\1/p')
-	echo "127.30.0.$id:7400"
+	echo "$net.$id:7400"
 }
 
 # The prototypes, built and given certificates in a directory of their own.
@@ -107,14 +119,14 @@ bench_echo() {
 	for shape in "4 1" "4 32" "1 512"; do
 		read -r n w <<<"$shape"
 		# shellcheck disable=SC2046
-		ours=$("$bench/bench-wire" echo 127.30.0.4:7410 $(as serial1) rpc "$n" "$w" "$seconds" | field rate)
+		ours=$("$bench/bench-wire" echo $net.4:7410 $(as serial1) rpc "$n" "$w" "$seconds" | field rate)
 		bare=-
 		if [ -n "$yardstick" ]; then
-			(cd "$work/yard" && PRIO=NORMAL:-VERS-ALL:+VERS-TLS1.3 exec ./echo tcp://127.30.0.5:7390) >/dev/null 2>&1 &
+			(cd "$work/yard" && PRIO=NORMAL:-VERS-ALL:+VERS-TLS1.3 exec ./echo tcp://$net.5:7390) >/dev/null 2>&1 &
 			pids+=($!)
 			local pid=$!
 			sleep 0.5
-			bare=$("$bench/bench-wire" echo 127.30.0.5:7390 "$work"/yard/{cli.crt,cli.key,ca.crt} raw "$n" "$w" "$seconds" |
+			bare=$("$bench/bench-wire" echo $net.5:7390 "$work"/yard/{cli.crt,cli.key,ca.crt} raw "$n" "$w" "$seconds" |
 				field rate)
 			kill $pid
 			wait $pid 2>/dev/null || true
@@ -126,13 +138,13 @@ bench_echo() {
 bench_connect() {
 	local ours bare
 	# shellcheck disable=SC2046
-	start bare "$bench/bench-wire" serve 127.30.0.6:7391 $(as serial2)
+	start bare "$bench/bench-wire" serve $net.6:7391 $(as serial2)
 	sleep 0.5
 	# shellcheck disable=SC2046
-	bare=$("$bench/bench-wire" connect 127.30.0.6:7391 $(as serial1) bare 4 2000 | field rate)
+	bare=$("$bench/bench-wire" connect $net.6:7391 $(as serial1) bare 4 2000 | field rate)
 	stop bare
 	# shellcheck disable=SC2046
-	ours=$("$bench/bench-wire" connect 127.30.0.4:7410 $(as serial1) rpc 4 2000 | field rate)
+	ours=$("$bench/bench-wire" connect $net.4:7410 $(as serial1) rpc 4 2000 | field rate)
 	row "connect and one request" "$ours/s" "$bare/s" "$(ratio "$ours" "$bare")" "of bare mutual TLS 1.3 handshakes"
 }
 
@@ -177,7 +189,7 @@ bench_sign() {
 	"$bin/kds-cli" node add node1.$cluster >/dev/null 2>&1 || true
 	"$bin/kds-cli" cert request --name node1.$cluster --key "$work/node1.key" --out "$work/node1.csr" >/dev/null 2>&1
 	bare=$("$bench/bench-crypto" "$work/node1.csr" "$seconds" | field rate)
-	line=$("$bench/bench-load" sign 127.30.0.4:7410 $cluster $kds_name \
+	line=$("$bench/bench-load" sign $net.4:7410 $cluster $kds_name \
 		"$c/admin/admin.crt" "$c/admin/admin.key" "$c/admin/infra-ca.crt" 32 "$seconds" "$work/node1.csr" node1.$cluster)
 	ours=$(field rate <<<"$line")
 	row "certificates from CSR, 32 in flight" "$ours/s" "$bare/s" "$(ratio "$ours" "$bare")" \
@@ -192,16 +204,19 @@ bench_memory() {
 	done
 }
 
+# shellcheck source=tests/bench/etcd.sh
+. "$top/tests/bench/etcd.sh"
+
 "$top/deploy/install-deps.sh"
 cmake --preset release -S "$top" >/dev/null
 cmake --build "$top/build" -j "$(nproc)" >/dev/null
 start_cluster
 build_yardstick
-row benchmark KDS yardstick ratio "what the ratio compares"
+[ "${names[*]}" = etcd ] || row benchmark KDS yardstick ratio "what the ratio compares"
 [[ " ${names[*]} " != *" memory "* ]] || bench_memory "idle, fresh"
 for name in "${names[@]}"; do
 	case $name in
-	echo | connect | commit | read | sign) bench_$name ;;
+	echo | connect | commit | read | sign | etcd) bench_$name ;;
 	memory) bench_memory "after the above" ;;
 	*) usage >&2; exit 2 ;;
 	esac

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,30 +13,47 @@
 #define COMMAND_MEMORY_MAX ((size_t)32 << 20)
 #define EXPIRE_PER_COMMAND 8
 
-static const char *const tables[] = {
-	"CREATE TABLE IF NOT EXISTS numbers (id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL,"
-	" time_ms INTEGER NOT NULL, revision INTEGER NOT NULL, last_serial INTEGER NOT NULL,"
-	" min_serial INTEGER NOT NULL,"
-	" highest_issued INTEGER NOT NULL, issued INTEGER NOT NULL, oldest_request INTEGER NOT NULL)",
+const struct state_table state_tables[STATE_TABLES] = {
+	[STATE_TABLE_NUMBERS] = {
+		.name = "numbers",
+		.columns = "id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL, time_ms INTEGER NOT NULL,"
+			   " revision INTEGER NOT NULL, last_serial INTEGER NOT NULL, min_serial INTEGER NOT NULL,"
+			   " highest_issued INTEGER NOT NULL, issued INTEGER NOT NULL, oldest_request INTEGER NOT NULL",
+		.key = "id",
+		.lasting = true,
+	},
 	/* ranges: first and last of each, 8 bytes big-endian */
-	"CREATE TABLE IF NOT EXISTS blocks (holder TEXT PRIMARY KEY NOT NULL, ranges BLOB NOT NULL) WITHOUT ROWID",
-	"CREATE TABLE IF NOT EXISTS issued (serial INTEGER PRIMARY KEY, fingerprint BLOB NOT NULL,"
-	" subject TEXT NOT NULL,"
-	" issuer_key_id BLOB NOT NULL, not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, profile TEXT NOT NULL,"
-	" requester TEXT NOT NULL, recorded_ms INTEGER NOT NULL)",
-	"CREATE INDEX IF NOT EXISTS issued_by_subject ON issued (subject)",
-	"CREATE INDEX IF NOT EXISTS issued_by_expiry ON issued (not_after)",
+	[STATE_TABLE_BLOCKS] = {
+		.name = "blocks",
+		.columns = "holder TEXT PRIMARY KEY NOT NULL, ranges BLOB NOT NULL",
+		.without_rowid = true,
+		.key = "holder",
+		.lasting = true,
+	},
+	[STATE_TABLE_ISSUED] = {
+		.name = "issued",
+		.columns = "serial INTEGER PRIMARY KEY, fingerprint BLOB NOT NULL, subject TEXT NOT NULL,"
+			   " issuer_key_id BLOB NOT NULL, not_before INTEGER NOT NULL, not_after INTEGER NOT NULL,"
+			   " profile TEXT NOT NULL, requester TEXT NOT NULL, recorded_ms INTEGER NOT NULL",
+		.key = "serial",
+		.lasting = true,
+		.indexes = { "subject", "not_after" },
+	},
 	/* value: a packed Object; a deleted one stays, so that watchers learn of it */
-	"CREATE TABLE IF NOT EXISTS objects (key TEXT PRIMARY KEY NOT NULL, revision INTEGER NOT NULL UNIQUE,"
-	" deleted INTEGER NOT NULL, value BLOB NOT NULL)",
-	/* a row for each transaction: state_requests.c */
-	"CREATE TABLE IF NOT EXISTS requests (last INTEGER PRIMARY KEY, entries BLOB NOT NULL)",
+	[STATE_TABLE_OBJECTS] = {
+		.name = "objects",
+		.columns = "key TEXT PRIMARY KEY NOT NULL, revision INTEGER NOT NULL UNIQUE, deleted INTEGER NOT NULL,"
+			   " value BLOB NOT NULL",
+		.key = "key",
+		.lasting = true,
+	},
+	/* a row for each transaction of this replica: state_requests.c */
+	[STATE_TABLE_REQUESTS] = {
+		.name = "requests",
+		.columns = "last INTEGER PRIMARY KEY, entries BLOB NOT NULL",
+		.key = "last",
+	},
 };
-
-const struct state_table state_tables[] = {
-	{ "numbers", true }, { "blocks", true }, { "issued", true }, { "objects", true }, { "requests", false },
-};
-const size_t state_n_tables = sizeof state_tables / sizeof *state_tables;
 
 static const char *const statements[SQL_COUNT] = {
 	[SQL_NUMBERS_GET] = "SELECT applied, time_ms, revision, last_serial, min_serial, highest_issued, issued,"
@@ -139,13 +157,32 @@ static int refuse_unflushed_commit(void *state)
 	return ((struct state *)state)->dirty;
 }
 
+static bool table_exists(sqlite3 *db, const char *name)
+{
+	return sqlite3_table_column_metadata(db, NULL, name, NULL, NULL, NULL, NULL, NULL, NULL) == SQLITE_OK;
+}
+
+bool state_make_table(sqlite3 *db, const struct state_table *t, const char *name)
+{
+	char sql[1024];
+	if (table_exists(db, name))
+		return true;
+	snprintf(sql, sizeof sql, "CREATE TABLE %s (%s)%s", name, t->columns, t->without_rowid ? " WITHOUT ROWID" : "");
+	bool ok = sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK;
+	for (int i = 0; ok && i < STATE_INDEXES_MAX && t->indexes[i]; i++) {
+		snprintf(sql, sizeof sql, "CREATE INDEX %s_by_%s ON %s (%s)", name, t->indexes[i], name, t->indexes[i]);
+		ok = sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK;
+	}
+	return ok;
+}
+
 enum status_code state_make_tables(sqlite3 *db, struct status *st)
 {
 	/* One transaction when the caller has none: either all of them are there or none. */
 	bool own = sqlite3_get_autocommit(db);
 	bool ok = !own || sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK;
-	for (size_t i = 0; ok && i < sizeof tables / sizeof *tables; i++)
-		ok = sqlite3_exec(db, tables[i], NULL, NULL, NULL) == SQLITE_OK;
+	for (size_t i = 0; ok && i < STATE_TABLES; i++)
+		ok = state_make_table(db, &state_tables[i], state_tables[i].name);
 	ok = ok && (!own || sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK);
 	if (ok)
 		return STATUS_OK;

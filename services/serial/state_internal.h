@@ -20,6 +20,32 @@
 #define RECORD_CERTIFICATES_MAX 4096     /* of one command */
 
 /*
+ * Every table of the state, in the order in which they are read and written as a whole: by snapshots, backups, the
+ * digest and all else that must go over the whole state. Whoever adds a table adds it here. Rows are read with
+ * SELECT *, in the order of the key.
+ */
+enum state_table_number {
+	STATE_TABLE_NUMBERS,
+	STATE_TABLE_BLOCKS,
+	STATE_TABLE_ISSUED,
+	STATE_TABLE_OBJECTS,
+	STATE_TABLE_REQUESTS,
+	STATE_TABLES,
+};
+#define STATE_INDEXES_MAX 2
+struct state_table {
+	const char *name;
+	const char *columns; /* as CREATE TABLE wants them */
+	const char *key;     /* the column that is the primary key; the first */
+	const char *indexes[STATE_INDEXES_MAX]; /* columns with an index of their own */
+	bool without_rowid;
+	bool lasting; /* means something beyond this log: backups hold it */
+};
+extern const struct state_table state_tables[STATE_TABLES];
+/* Makes the table, under a name of its own (a snapshot's begins so), unless it is there. False: sqlite3_errmsg(). */
+bool state_make_table(sqlite3 *db, const struct state_table *t, const char *name) MUST_CHECK;
+
+/*
  * Serials handed to one CA and still open for records: ascending, disjoint, neighbours merged. It keeps the newest 64
  * ranges; older ones are closed, and so is what lies at or below a record that has expired: a record in a closed
  * range is refused, so that a serial cannot come back after its record is gone.
@@ -69,17 +95,7 @@ enum statement {
 	SQL_COUNT,
 };
 
-/*
- * Every table of the state, in the order in which they are read and written as a whole: by snapshots, backups and all
- * else that must go over the whole state. Who adds a table adds it here. Its first column is its key.
- */
-struct state_table {
-	const char *name;
-	bool lasting; /* means something beyond this log: backups hold it */
-};
-extern const struct state_table state_tables[];
-extern const size_t state_n_tables;
-/* Makes those that are not there, in the caller's transaction or one of its own. */
+/* Makes those of state_tables that are not there, in the caller's transaction or one of its own. */
 enum status_code state_make_tables(sqlite3 *db, struct status *st) MUST_CHECK;
 
 struct requests;

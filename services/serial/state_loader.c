@@ -30,7 +30,7 @@ enum status_code state_loader_new(sqlite3 *db, enum state_reader_scope scope, st
 	l->db = db;
 	l->scope = scope;
 	enum status_code rc = state_make_tables(db, st);
-	for (size_t i = 0; rc == STATUS_OK && i < state_n_tables; i++) {
+	for (size_t i = 0; rc == STATUS_OK && i < STATE_TABLES; i++) {
 		char sql[128];
 		snprintf(sql, sizeof sql, "DELETE FROM %s", state_tables[i].name);
 		if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
@@ -57,9 +57,9 @@ void state_loader_free(struct state_loader *l)
 static const struct state_table *next_table(const struct state_loader *l)
 {
 	size_t i = l->table;
-	while (i < state_n_tables && l->scope != STATE_READER_ALL && !state_tables[i].lasting)
+	while (i < STATE_TABLES && l->scope != STATE_READER_ALL && !state_tables[i].lasting)
 		i++;
-	return i < state_n_tables ? &state_tables[i] : NULL;
+	return i < STATE_TABLES ? &state_tables[i] : NULL;
 }
 
 /* "a,b,c" as the database has them. */

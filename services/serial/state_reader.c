@@ -168,7 +168,7 @@ static enum status_code pack_next(struct state_reader *r, bool *ret_end, struct 
 		sqlite3_finalize(r->rows);
 		r->rows = NULL;
 	}
-	while (r->table < state_n_tables) {
+	while (r->table < STATE_TABLES) {
 		const struct state_table *t = &state_tables[r->table++];
 		if (r->scope == STATE_READER_ALL || t->lasting)
 			return begin_table(r, t->name, st);

@@ -21,6 +21,8 @@
 #define TICK_S 2
 /* Connections and calls in one tick that leave enough freed memory behind to be worth looking for. */
 #define TICK_BUSY 100
+/* So long the calls at hand are waited for when the daemon stops: who waits longer asks another, as after a crash. */
+#define DRAIN_MS 2000
 
 struct daemon {
 	const struct daemon_options *options;
@@ -30,6 +32,8 @@ struct daemon {
 	struct health *health;
 	daemon_reload_fn reload;
 	void *reload_arg;
+	void (*hand_over)(void *arg);
+	void *hand_over_arg;
 	unsigned allow_roles;
 	pthread_mutex_t lock;                /* of the listener: it is gone while others still ask */
 	struct listener *listener;
@@ -188,6 +192,12 @@ void daemon_set_reload(struct daemon *d, daemon_reload_fn reload, void *arg)
 	d->reload_arg = arg;
 }
 
+void daemon_set_hand_over(struct daemon *d, void (*hand_over)(void *arg), void *arg)
+{
+	d->hand_over = hand_over;
+	d->hand_over_arg = arg;
+}
+
 void daemon_set_allow(struct daemon *d, unsigned roles)
 {
 	d->allow_roles = roles;
@@ -300,6 +310,9 @@ void daemon_run(struct daemon *d)
 			break;
 		}
 	}
+	if (d->hand_over)
+		d->hand_over(d->hand_over_arg);
+	rpc_server_drain(d->server, DRAIN_MS);
 	close_listener(d);
 }
 

@@ -33,6 +33,10 @@ void daemon_set_ready(struct daemon *d, daemon_ready_fn ready, void *arg);
 typedef void (*daemon_reload_fn)(void *arg, struct tls_credentials *credentials);
 void daemon_set_reload(struct daemon *d, daemon_reload_fn reload, void *arg);
 
+/* Called once when the daemon was told to stop, while it still serves: hand on what others should do from now on. May
+ * block for a second or two. */
+void daemon_set_hand_over(struct daemon *d, void (*hand_over)(void *arg), void *arg);
+
 /* The trust changed: closes connections that no longer pass. Any thread. */
 void daemon_trust_changed(struct daemon *d);
 
@@ -47,8 +51,8 @@ enum status_code daemon_listen(struct daemon *d, struct status *st) MUST_CHECK;
 const char *daemon_address(struct daemon *d);
 
 /*
- * Waits for SIGTERM or SIGINT, or daemon_stop(); then closes the RPC port and returns. Blocks. Meanwhile SIGHUP
- * reloads, connections whose certificate expires are closed, and memory that a burst leaves behind goes back to the
+ * Waits for SIGTERM or SIGINT, or daemon_stop(). Then hands over, answers the calls at hand (for 2 s at most) and refuses
+ * others (UNAVAILABLE), closes the RPC port and returns. Blocks. Meanwhile SIGHUP reloads, connections whose certificate expires are closed, and memory that a burst leaves behind goes back to the
  * system.
  */
 void daemon_run(struct daemon *d);

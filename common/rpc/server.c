@@ -179,6 +179,10 @@ enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struc
 		rc = STATUS_ALREADY_EXISTS;
 		goto out;
 	}
+	if (s->draining) {
+		rc = status_set(st, STATUS_UNAVAILABLE, "%s: this server is stopping; ask another", call->method->name);
+		goto out;
+	}
 	if (over) {
 		rc = shed(s, call, over, st);
 		goto out;
@@ -235,7 +239,7 @@ bool server_finish(struct rpc_server *s, struct rpc_call *call, bool failed)
 		s->stats.waiting--;
 	else
 		s->stats.running--;
-	if (s->stats.running + s->stats.waiting == 0)
+	if (s->stats.running + s->stats.waiting == 0 || (s->draining && s->stats.running == 0))
 		pthread_cond_broadcast(&s->empty);
 	pthread_mutex_unlock(&s->mutex);
 	if (wanted)
@@ -400,11 +404,11 @@ enum status_code rpc_server_new(const struct rpc_server_limits *limits, struct s
 		s->n_buckets *= 2;
 	s->buckets = calloc(s->n_buckets, sizeof *s->buckets);
 	pthread_mutex_init(&s->mutex, NULL);
-	pthread_cond_init(&s->empty, NULL);
 	pthread_condattr_t monotonic;
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->wake, &monotonic);
+	pthread_cond_init(&s->empty, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	if (!s->buckets || pthread_create(&s->sweeper, NULL, sweeper_main, s) != 0) {
 		free(s->buckets);
@@ -416,6 +420,17 @@ enum status_code rpc_server_new(const struct rpc_server_limits *limits, struct s
 	}
 	*ret_server = s;
 	return STATUS_OK;
+}
+
+void rpc_server_drain(struct rpc_server *s, unsigned max_ms)
+{
+	const struct timespec until = timespec_of(clock_monotonic_ms() + max_ms);
+	int rv = 0;
+	pthread_mutex_lock(&s->mutex);
+	s->draining = true;
+	while (s->stats.running > 0 && rv == 0)
+		rv = pthread_cond_timedwait(&s->empty, &s->mutex, &until);
+	pthread_mutex_unlock(&s->mutex);
 }
 
 void rpc_server_free(struct rpc_server *s)

@@ -48,6 +48,11 @@ struct rpc_server_limits {
 /* `limits` NULL: the defaults. Starts a thread, which answers calls whose deadline passes. */
 enum status_code rpc_server_new(const struct rpc_server_limits *limits, struct status *st,
 				struct rpc_server **ret_server) MUST_CHECK;
+/*
+ * From now on new calls are UNAVAILABLE (who called asks another server); returns when the calls at hand are answered,
+ * at the latest after `max_ms`. Long polls are not waited for. Blocks. Before the listeners are stopped.
+ */
+void rpc_server_drain(struct rpc_server *s, unsigned max_ms);
 /* After every listener that feeds it was stopped; waits for calls that are not answered yet. NULL is allowed. */
 void rpc_server_free(struct rpc_server *s);
 

@@ -68,8 +68,9 @@ struct rpc_server {
 
 	pthread_mutex_t mutex;
 	pthread_cond_t wake;  /* the sweeper: an earlier deadline, or the end */
-	pthread_cond_t empty; /* the last call was answered */
+	pthread_cond_t empty; /* the last call was answered, or the last but long polls */
 	pthread_t sweeper;
+	bool draining; /* takes no new calls */
 	bool stopping;
 	uint64_t earliest;          /* no listed call's deadline is before */
 	struct call_list calls;     /* listed ones */
@@ -91,7 +92,7 @@ void call_unref(struct rpc_call *call);
 
 const struct method *server_find(const struct rpc_server *s, struct slice name);
 /*
- * Puts a call on the lists. OK; RESOURCE_EXHAUSTED: over a limit; ALREADY_EXISTS: its id still runs on the connection.
+ * Puts a call on the lists. OK; RESOURCE_EXHAUSTED: over a limit; UNAVAILABLE: draining; ALREADY_EXISTS: its id still runs on the connection.
  * Takes a reference of its own.
  */
 enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struct status *st) MUST_CHECK;

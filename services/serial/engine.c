@@ -452,6 +452,39 @@ void engine_read(struct engine *e, bool linearizable, engine_read_fn read, void 
 	read(arg, NULL, &st);
 }
 
+/* On its way to the engine's thread. */
+struct transfer {
+	struct engine *engine;
+	uint64_t id;
+	engine_transfer_fn done;
+	void *arg;
+};
+
+static void begin_transfer(void *arg, struct state *state, const struct status *st)
+{
+	struct transfer *t = arg;
+	if (state) {
+		replica_transfer(t->engine->replica, t->id, t->done, t->arg);
+		uv_async_send(&t->engine->wake); /* what is to be sent leaves with the next turn */
+	} else {
+		t->done(t->arg, st, 0);
+	}
+	free(t);
+}
+
+void engine_transfer(struct engine *e, uint64_t id, engine_transfer_fn done, void *arg)
+{
+	struct transfer *t = malloc(sizeof *t);
+	if (!t) {
+		struct status st;
+		status_set(&st, STATUS_RESOURCE_EXHAUSTED, "hand over the leadership: out of memory");
+		done(arg, &st, 0);
+		return;
+	}
+	*t = (struct transfer){ .engine = e, .id = id, .done = done, .arg = arg };
+	engine_read(e, false, begin_transfer, t);
+}
+
 bool engine_is_leader(struct engine *e)
 {
 	return view_leads(e->view);

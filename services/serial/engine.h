@@ -65,6 +65,16 @@ void engine_propose(struct engine *e, Kds__V1__Command *command, engine_done_fn 
 typedef void (*engine_read_fn)(void *arg, struct state *state, const struct status *st);
 void engine_read(struct engine *e, bool linearizable, engine_read_fn read, void *arg);
 
+/*
+ * Hands the leadership over, to the voter `id` or (0) to the most advanced one that is connected (Ongaro's thesis, §3.10).
+ * Meanwhile proposals and linearizable reads are UNAVAILABLE. `done` runs once, on the engine's thread, within two
+ * election timeouts: OK with who leads now (this replica, where it was asked for); FAILED_PRECONDITION: this replica does
+ * not lead, or another handover is under way; NOT_FOUND: `id` is no voter; UNAVAILABLE: no connection to it, or nobody
+ * leads yet; DEADLINE_EXCEEDED: it did not take over, this replica still leads. Any thread, never blocks.
+ */
+typedef void (*engine_transfer_fn)(void *arg, const struct status *st, uint64_t leader);
+void engine_transfer(struct engine *e, uint64_t id, engine_transfer_fn done, void *arg);
+
 /* Any thread, from a published copy: are we leader, and who is. rpc address "" while unknown. */
 bool engine_is_leader(struct engine *e);
 bool engine_leader(struct engine *e, uint64_t *ret_id, char *rpc_address, size_t size);

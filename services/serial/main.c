@@ -1,4 +1,6 @@
 /* kds-serial: one replica of the cluster's serial numbers, configuration and records. */
+#include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -53,6 +55,39 @@ static void credentials_changed(void *arg, struct tls_credentials *credentials)
 	forward_set_credentials(s->forward, credentials);
 }
 
+struct handover {
+	pthread_mutex_t mutex;
+	pthread_cond_t over;
+	bool done;
+};
+
+static void handed_over(void *arg, const struct status *st, uint64_t leader)
+{
+	struct handover *h = arg;
+	if (st->code == STATUS_OK)
+		log_info("handed over leader=%" PRIu64, leader);
+	else
+		log_warning("hand over the leadership: %s", st->message);
+	pthread_mutex_lock(&h->mutex);
+	h->done = true;
+	pthread_cond_signal(&h->over);
+	pthread_mutex_unlock(&h->mutex);
+}
+
+/* A leader that just went away would cost the others an election. */
+static void hand_over(void *arg)
+{
+	struct serial *s = arg;
+	if (s->config.n_members < 2 || !engine_is_leader(s->engine))
+		return;
+	struct handover h = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false };
+	engine_transfer(s->engine, 0, handed_over, &h);
+	pthread_mutex_lock(&h.mutex);
+	while (!h.done) /* the engine bounds it */
+		pthread_cond_wait(&h.over, &h.mutex);
+	pthread_mutex_unlock(&h.mutex);
+}
+
 static enum status_code start_engine(struct serial *s, struct status *st)
 {
 	const struct daemon_options *o = &s->options;
@@ -97,6 +132,7 @@ static enum status_code start(struct serial *s, struct status *st)
 		return rc;
 	daemon_set_ready(s->daemon, is_ready, s);
 	daemon_set_reload(s->daemon, credentials_changed, s);
+	daemon_set_hand_over(s->daemon, hand_over, s);
 	/* Nodes and their clients talk to kds-ca and kds-keydist. */
 	daemon_set_allow(s->daemon, PEER_SERVICES);
 	return daemon_listen(s->daemon, st);

@@ -154,7 +154,7 @@ static void follow_role(struct replica *r, raft_index committed)
 	}
 }
 
-static int try_step(struct replica *r, struct raft_event *event)
+int replica_try_step(struct replica *r, struct raft_event *event)
 {
 	struct raft_update u;
 	raft_index committed = raft_commit_index(&r->raft);
@@ -185,7 +185,7 @@ static _Noreturn void step_failed(struct replica *r, const struct raft_event *ev
 
 void replica_step(struct replica *r, struct raft_event *event)
 {
-	int rv = try_step(r, event);
+	int rv = replica_try_step(r, event);
 	if (rv != 0)
 		step_failed(r, event, rv);
 }
@@ -261,6 +261,8 @@ static const char *refusal(struct replica *r)
 {
 	if (!r->leads)
 		return "this replica does not lead";
+	if (r->transfer.done)
+		return "this replica hands its leadership over";
 	/* libraft wants one membership change at a time, and nothing behind it in a batch. */
 	if (r->raft.configuration_uncommitted_index != 0)
 		return "the membership is being changed";
@@ -278,7 +280,7 @@ static void refuse_proposals(const struct proposal *proposals, size_t n, const c
 /* False: libraft takes nothing now (it hands over its leadership). Any other failure is step()'s. */
 static bool submit(struct replica *r, struct raft_event *event)
 {
-	int rv = try_step(r, event);
+	int rv = replica_try_step(r, event);
 	if (rv != 0 && rv != RAFT_NOTLEADER)
 		step_failed(r, event, rv);
 	return rv == 0;
@@ -351,6 +353,8 @@ void replica_read(struct replica *r, engine_read_fn read, void *arg)
 static bool submit_barrier(struct replica *r)
 {
 	static uint8_t nothing[8];
+	if (r->transfer.done)
+		return false;
 	struct raft_entry entry = {
 		.term = raft_current_term(&r->raft),
 		.type = RAFT_BARRIER,
@@ -458,12 +462,16 @@ void replica_finish(struct replica *r)
 		apply_committed(r);
 		write_log(r);
 	} while (must_write(r) || r->applied < raft_commit_index(&r->raft) || (r->reads.n > 0 && r->barrier <= r->applied));
+	replica_push_transfer(r);
 	send_all(r);
+	replica_follow_transfer(r);
 }
 
 uint64_t replica_due(const struct replica *r)
 {
 	uint64_t due = raft_timeout(&r->raft);
+	if (r->transfer.done && r->transfer.until_ms < due)
+		due = r->transfer.until_ms;
 	return r->in_transaction && r->commit_by_ms < due ? r->commit_by_ms : due;
 }
 

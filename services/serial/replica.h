@@ -11,7 +11,7 @@
  * A turn that only applied leaves its transaction open for the next one to join, for a short time: its entries are
  * durable in the log anyway.
  *
- * All raft_step() calls are in replica.c. Failures that would make this replica differ from the others end the process
+ * All raft_step() calls are in replica*.c. Failures that would make this replica differ from the others end the process
  * (store_fatal). One thread at a time.
  */
 #ifndef SERIAL_REPLICA_H
@@ -54,6 +54,8 @@ void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage
 void replica_submit(struct replica *r, const struct proposal *proposals, size_t n);
 /* A linearizable read: runs once an entry that was proposed after it is applied. */
 void replica_read(struct replica *r, engine_read_fn read, void *arg);
+/* As engine_transfer(); answered in a later replica_finish(), or at once when it cannot begin. */
+void replica_transfer(struct replica *r, raft_id id, engine_transfer_fn done, void *arg);
 /* Election and heartbeat timers; and the open transaction's. */
 void replica_tick(struct replica *r, uint64_t now_ms);
 void replica_finish(struct replica *r);

@@ -3,6 +3,7 @@
  *
  *   replica.c           the turn: steps, disk, applying, answers
  *   replica_messages.c  libraft's messages, packed with the entries that libraft only counts
+ *   replica_election.c  who leads: handing it over
  *   replica_start.c     from the store to a running libraft, and back
  */
 #ifndef SERIAL_REPLICA_INTERNAL_H
@@ -42,6 +43,14 @@ struct replica {
 	uint64_t commit_by_ms;
 	bool changed;
 
+	struct {
+		engine_transfer_fn done; /* NULL: none is under way */
+		void *arg;
+		raft_id to;
+		bool told; /* to start an election: it has the whole log */
+		uint64_t until_ms;
+	} transfer;
+
 	bool leads;
 	raft_index barrier;    /* the newest entry that reads of an earlier turn wait for */
 	raft_index submitted;  /* the newest entry proposed in this turn; 0: none */
@@ -56,11 +65,22 @@ struct replica {
 
 /* One raft_step() and what it asks for. A failure ends the process. */
 void replica_step(struct replica *r, struct raft_event *event);
+/* The same for an event that libraft may refuse: its error, and nothing has changed. */
+int replica_try_step(struct replica *r, struct raft_event *event) MUST_CHECK;
 /* Commits the open transaction, if there is one. */
 void replica_commit(struct replica *r);
 /* Answers UNAVAILABLE to the proposals and reads that wait for an entry behind `behind`, and to the reads that wait
  * for none yet. */
 void replica_fail(struct replica *r, raft_index behind, const char *why);
+
+/* replica_election.c */
+
+/* Tells whom the leadership goes to, once it has all entries. */
+void replica_push_transfer(struct replica *r);
+/* Answers a handover that has come to its end. */
+void replica_follow_transfer(struct replica *r);
+/* Answers it with UNAVAILABLE: the replica is stopping. */
+void replica_fail_transfer(struct replica *r);
 
 /* replica_messages.c: into the outbox, unless the peer is not connected. */
 void replica_pack(struct replica *r, const struct raft_message *m);

@@ -130,6 +130,7 @@ void replica_free(struct replica *r)
 {
 	if (!r)
 		return;
+	replica_fail_transfer(r);
 	replica_fail(r, 0, "this replica is stopping; it is unknown whether the request was carried out");
 	replica_commit(r);
 	raft_close(&r->raft, NULL);

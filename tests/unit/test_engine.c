@@ -439,6 +439,38 @@ static void test_engine_view_lists_all(void **state)
 	cluster_free(c);
 }
 
+static void on_transfer(void *arg, const struct status *st, uint64_t leader)
+{
+	struct call *c = arg;
+	c->first = leader;
+	answer(c, st->code);
+}
+
+static enum status_code transfer(struct engine *e, uint64_t to, struct call *call)
+{
+	call_init(call);
+	engine_transfer(e, to, on_transfer, call);
+	return call_wait(call);
+}
+
+static void test_engine_hands_over(void **state)
+{
+	(void)state;
+	struct cluster *c = cluster_start();
+	struct call call;
+	allocate_anywhere(c, &call);
+	int leader = wait_leader(c), other = (leader + 1) % N;
+	assert_int_equal(transfer(c->engines[other], 0, &call), STATUS_FAILED_PRECONDITION);
+	for (int tries = 0; transfer(c->engines[leader], (uint64_t)other + 1, &call) != STATUS_OK; tries++) {
+		assert_true(tries < 20); /* a slow machine has elections of its own */
+		pause_ms(100);
+		leader = wait_leader(c);
+	}
+	assert_int_equal(call.first, other + 1);
+	allocate_anywhere(c, &call);
+	cluster_free(c);
+}
+
 static void test_engine_stop_answers_what_waits(void **state)
 {
 	(void)state;
@@ -607,6 +639,7 @@ int main(void)
 		cmocka_unit_test(test_engine_restarted_replica_recovers),
 		cmocka_unit_test(test_engine_without_quorum_answers_unavailable),
 		cmocka_unit_test(test_engine_view_lists_all),
+		cmocka_unit_test(test_engine_hands_over),
 		cmocka_unit_test(test_engine_stop_answers_what_waits),
 		cmocka_unit_test(test_engine_alone_serves_by_itself),
 		cmocka_unit_test(test_engine_refuses_a_changed_configuration),

@@ -819,6 +819,116 @@ static void misfortune(struct sim *s)
 	}
 }
 
+struct handover {
+	unsigned answers;
+	enum status_code code;
+	raft_id leader;
+};
+
+static void on_transfer(void *arg, const struct status *st, uint64_t leader)
+{
+	struct handover *h = arg;
+	h->answers++;
+	h->code = st->code;
+	h->leader = leader;
+}
+
+static enum status_code transfer(struct sim *s, int from, raft_id to, struct handover *h)
+{
+	*h = (struct handover){ 0 };
+	replica_transfer(s->nodes[from].replica, to, on_transfer, h);
+	for (unsigned ms = 0; ms < 3 * ELECTION_MS && h->answers == 0; ms++)
+		tick(s);
+	assert_int_equal(h->answers, 1);
+	return h->code;
+}
+
+/* Under load, to each in turn: long before anybody's election timer. */
+static void test_replica_hands_over(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(31);
+	int leader = elect(s);
+	struct handover h;
+	for (int i = 1; i <= 5; i++) {
+		int to = (leader + i % (N - 1) + 1) % N;
+		allocate_many(s, leader, 20);
+		uint64_t began = s->now_ms;
+		assert_int_equal(transfer(s, leader, (raft_id)to + 1, &h), STATUS_OK);
+		assert_int_equal(h.leader, to + 1);
+		assert_true(s->now_ms - began < HEARTBEAT_MS);
+		assert_int_equal(elect(s), to);
+		leader = to;
+	}
+	converge(s);
+	sim_free(s);
+}
+
+static void test_replica_hands_over_to_the_most_advanced(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(32);
+	int leader = elect(s), lags = (leader + 1) % N, other = (leader + 2) % N;
+	struct handover h;
+	run(s, HEARTBEAT_MS);
+	s->cut[lags][leader] = true; /* its acknowledgements are lost */
+	allocate_many(s, leader, 10);
+	run(s, 20);
+	assert_int_equal(transfer(s, leader, 0, &h), STATUS_OK);
+	assert_int_equal(h.leader, other + 1);
+	converge(s);
+	sim_free(s);
+}
+
+static void test_replica_hands_over_to_nobody(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(33);
+	int leader = elect(s), deaf = (leader + 1) % N;
+	struct handover h, second;
+	assert_int_equal(transfer(s, deaf, 0, &h), STATUS_FAILED_PRECONDITION);
+	assert_int_equal(transfer(s, leader, 9, &h), STATUS_NOT_FOUND);
+	assert_int_equal(transfer(s, leader, (raft_id)leader + 1, &h), STATUS_OK);
+	assert_int_equal(h.leader, leader + 1);
+
+	/* Connected, but what is sent gets lost: after an election timeout the leader goes on. */
+	s->lose = 100;
+	replica_transfer(s->nodes[leader].replica, (raft_id)deaf + 1, on_transfer, &h);
+	replica_transfer(s->nodes[leader].replica, 0, on_transfer, &second);
+	assert_int_equal(second.code, STATUS_FAILED_PRECONDITION);
+	allocate(s, leader);
+	assert_int_equal(s->answered, 1); /* refused meanwhile */
+	h.answers = 0;
+	run(s, 20);
+	s->lose = 0;
+	s->cut[deaf][leader] = true;
+	run(s, ELECTION_MS + HEARTBEAT_MS);
+	assert_int_equal(h.answers, 1);
+	assert_int_equal(h.code, STATUS_DEADLINE_EXCEEDED);
+	assert_true(replica_leads(s->nodes[leader].replica));
+	allocate(s, leader);
+	run(s, 20);
+	assert_int_equal(s->accepted, 1);
+
+	/* Not connected. */
+	memset(s->cut, 0, sizeof s->cut);
+	s->cut[leader][deaf] = true;
+	assert_int_equal(transfer(s, leader, (raft_id)deaf + 1, &h), STATUS_UNAVAILABLE);
+	s->cut[leader][(leader + 2) % N] = true;
+	assert_int_equal(transfer(s, leader, 0, &h), STATUS_UNAVAILABLE);
+
+	/* Stops on the way. */
+	memset(s->cut, 0, sizeof s->cut);
+	leader = elect(s);
+	h.answers = 0;
+	replica_transfer(s->nodes[leader].replica, 0, on_transfer, &h);
+	node_stop(s, leader);
+	assert_int_equal(h.answers, 1);
+	assert_int_equal(h.code, STATUS_UNAVAILABLE);
+	converge(s);
+	sim_free(s);
+}
+
 static void test_replica_survives_misfortunes(void **state)
 {
 	(void)state;
@@ -853,6 +963,9 @@ int main(void)
 		cmocka_unit_test(test_replica_replaced_leader_answers_with_no_other_entry),
 		cmocka_unit_test(test_replica_leader_again_reads_at_once),
 		cmocka_unit_test(test_replica_late_rejection_holds_up_nobody),
+		cmocka_unit_test(test_replica_hands_over),
+		cmocka_unit_test(test_replica_hands_over_to_the_most_advanced),
+		cmocka_unit_test(test_replica_hands_over_to_nobody),
 		cmocka_unit_test(test_replica_survives_misfortunes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

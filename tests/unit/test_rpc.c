@@ -432,6 +432,41 @@ static void test_server_limits(void **state)
 	served_stop(s);
 }
 
+static void *drain(void *arg)
+{
+	rpc_server_drain(arg, 20000);
+	return NULL;
+}
+
+static void test_server_drains(void **state)
+{
+	(void)state;
+	struct served *s = served_start(certificates, ADDRESS, NULL);
+	struct client *c = open_client(s, certificates->node), *poll;
+	struct rpc_server_stats stats;
+	pthread_t thread;
+	send_request(c, &(struct request){ .id = 1, .method = "Health.Check" });
+	served_wait_held(s, 1);
+	rpc_server_drain(s->server, 1); /* in vain, but not for ever */
+	assert_int_equal(pthread_create(&thread, NULL, drain, s->server), 0);
+	call(c, 2, "Serial.Show", STATUS_UNAVAILABLE, "Serial.Show: this server is stopping; ask another");
+	served_release(s, "node");
+	expect_reply(c, 1, STATUS_OK, "");
+	pthread_join(thread, NULL);
+	close_client(c);
+	served_stop(s);
+
+	s = served_start(certificates, ADDRESS, NULL);
+	poll = open_client(s, certificates->node);
+	send_request(poll, &(struct request){ .id = 1, .method = "Serial.Record" });
+	served_wait_held(s, 1);
+	rpc_server_drain(s->server, 20000); /* no long poll is waited for: the test would take so long */
+	rpc_server_stats(s->server, &stats);
+	assert_int_equal(stats.waiting, 1);
+	close_client(poll);
+	served_stop(s);
+}
+
 static void test_server_bounds_request_and_answer(void **state)
 {
 	(void)state;
@@ -575,6 +610,7 @@ int main(void)
 		cmocka_unit_test(test_server_deadline),
 		cmocka_unit_test(test_server_connection_gone_expires_its_calls),
 		cmocka_unit_test(test_server_limits),
+		cmocka_unit_test(test_server_drains),
 		cmocka_unit_test(test_server_bounds_request_and_answer),
 		cmocka_unit_test(test_server_counts_what_requests_take_unpacked),
 		cmocka_unit_test(test_server_route_takes_and_relays),

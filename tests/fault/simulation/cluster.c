@@ -142,7 +142,7 @@ static void misfortune(struct sim *s, struct plan *plan)
 {
 	unsigned i = (unsigned)sim_dice(s, s->n_nodes), k = (unsigned)sim_dice(s, s->n_nodes);
 	plan->misfortune_ms = s->now_ms + sim_dice(s, MISFORTUNE_MS);
-	switch (sim_dice(s, 14)) {
+	switch (sim_dice(s, 16)) {
 	case 0:
 	case 1:
 	case 2:
@@ -169,6 +169,12 @@ static void misfortune(struct sim *s, struct plan *plan)
 		break;
 	case 9:
 		node_stall(s->nodes[i], sim_dice(s, 3 * s->election_ms));
+		break;
+	case 10:
+	case 11:
+		/* Whoever leads. */
+		for (unsigned n = 0; n < s->n_nodes; n++)
+			node_hand_over(s->nodes[n], sim_chance(s, 50) ? 0 : k + 1);
 		break;
 	default:
 		sim_trace(s, "the network is whole");

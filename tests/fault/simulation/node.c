@@ -1,5 +1,6 @@
 #include "tests/fault/simulation/node.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -321,6 +322,24 @@ void node_turn(struct node *n)
 		return;
 	}
 	check_turn(s->check, n->index);
+}
+
+static void on_handed_over(void *arg, const struct status *st, uint64_t leader)
+{
+	const struct node *n = arg;
+	if (st->code == STATUS_OK)
+		sim_trace(n->sim, "replica %u has handed over to %" PRIu64, n->index + 1, leader);
+	else
+		sim_trace(n->sim, "replica %u does not hand over: %s", n->index + 1, st->message);
+}
+
+void node_hand_over(struct node *n, uint64_t to)
+{
+	if (!n->replica || !replica_leads(n->replica))
+		return;
+	set_clocks(n);
+	sim_trace(n->sim, "replica %u is to hand over to %" PRIu64, n->index + 1, to);
+	replica_transfer(n->replica, to, on_handed_over, n);
 }
 
 void node_stall(struct node *n, uint64_t ms)

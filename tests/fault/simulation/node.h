@@ -37,6 +37,9 @@ void node_set_clock(struct node *n, int64_t offset_ms);
 void node_propose(struct node *n, struct slice command, engine_done_fn done, void *arg);
 void node_read(struct node *n, engine_read_fn read, void *arg);
 
+/* It is told to hand its leadership to another (0: any). Does nothing when it does not lead. */
+void node_hand_over(struct node *n, uint64_t to);
+
 /* While it runs. */
 void node_status(struct node *n, Kds__V1__ReplicaStatus *ret_status);
 struct store *node_store(struct node *n);

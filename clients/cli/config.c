@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clients/cli/config.h"
 #include "clients/cli/objects.h"
 #include "clients/cli/output.h"
 #include "clients/cli/session.h"
+#include "common/base/settings.h"
 #include "common/rpc/json.h"
 
 #define SETTING_PREFIX "setting/"
@@ -26,13 +28,13 @@ static enum status_code out_of_memory(struct status *st)
 	return status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
 }
 
-/* --revision N as objects_put() takes it; *ret NULL: not given. */
+/* --expect N as objects_put() takes it; *ret NULL: not given. */
 static enum status_code expected_revision(const struct cli *cli, uint64_t *storage, struct status *st,
 					  const uint64_t **ret)
 {
-	if (cli_number(cli, OPT_REVISION, 0, UINT64_MAX, 0, st, storage) != STATUS_OK)
+	if (cli_number(cli, OPT_EXPECT, 0, UINT64_MAX, 0, st, storage) != STATUS_OK)
 		return st->code;
-	*ret = cli_has(cli, OPT_REVISION) ? storage : NULL;
+	*ret = cli_has(cli, OPT_EXPECT) ? storage : NULL;
 	return STATUS_OK;
 }
 
@@ -43,13 +45,34 @@ static enum status_code print_object(const struct cli *cli, const Kds__V1__Objec
 	char *text = object_describe(object);
 	if (!text)
 		return out_of_memory(st);
+	output_sanitize(text);
 	/* A setting's value alone, as scripts want it. */
 	if (object->value_case != KDS__V1__OBJECT__VALUE_SETTING)
-		printf("%s (revision %" PRIu64 "): ", object->key, object->revision);
-	output_sanitize(text);
-	printf("%s\n", text);
+		printf("%s (revision %" PRIu64 "): %s\n", object->key, object->revision, text);
+	else
+		printf("%s\n", text);
+	if (object->value_case == KDS__V1__OBJECT__VALUE_SETTING && object->revision > 0)
+		cli_notice(cli, "revision %" PRIu64, object->revision);
 	free(text);
 	return STATUS_OK;
+}
+
+/* A setting that nobody has set is its default. Another that is not there stays the error that it was. */
+static enum status_code print_default(const struct cli *cli, const char *key, struct status *st)
+{
+	enum setting which;
+	if (strncmp(key, SETTING_PREFIX, strlen(SETTING_PREFIX)) != 0 ||
+	    !setting_find(key + strlen(SETTING_PREFIX), &which))
+		return st->code;
+	Kds__V1__Object object = KDS__V1__OBJECT__INIT;
+	Kds__V1__Setting setting = KDS__V1__SETTING__INIT;
+	setting.name = (char *)(uintptr_t)setting_info(which)->name; /* both only read */
+	setting.value = (char *)(uintptr_t)setting_info(which)->standard;
+	object.key = (char *)(uintptr_t)key;
+	object.value_case = KDS__V1__OBJECT__VALUE_SETTING;
+	object.setting = &setting;
+	cli_notice(cli, "not set: the default");
+	return print_object(cli, &object, st);
 }
 
 static enum status_code run_get(struct cli *cli, struct status *st)
@@ -62,6 +85,8 @@ static enum status_code run_get(struct cli *cli, struct status *st)
 	if (rc == STATUS_OK) {
 		rc = print_object(cli, object, st);
 		kds__v1__object__free_unpacked(object, NULL);
+	} else if (rc == STATUS_NOT_FOUND) {
+		rc = print_default(cli, key, st);
 	}
 	free(key);
 	return rc;
@@ -162,6 +187,8 @@ static enum status_code add_row(void *arg, const Kds__V1__Object *object, struct
 static enum status_code run_list(struct cli *cli, struct status *st)
 {
 	static const char *const headings[] = { "KEY", "REVISION", "VALUE" };
+	if (cli->n_args == 0 && !cli_has(cli, OPT_ALL))
+		return config_list_settings(cli, st);
 	const char *prefix = cli->n_args > 0 ? cli->args[0] : "";
 	return objects_print(cli, prefix, headings, 3, add_row, st);
 }
@@ -235,8 +262,15 @@ static const struct argp_option read_options[] = {
 	{ 0 },
 };
 
+static const struct argp_option list_options[] = {
+	{ "all", OPT_ALL, NULL, 0, "All objects, not the settings alone", 0 },
+	{ "local", OPT_LOCAL, NULL, 0, "Take what one replica has now, perhaps not the newest; works without a quorum",
+	  0 },
+	{ 0 },
+};
+
 static const struct argp_option write_options[] = {
-	{ "revision", OPT_REVISION, "N", 0, "Only if the object's revision is still N; 0: only if there is none", 0 },
+	{ "expect", OPT_EXPECT, "REVISION", 0, "Only if its revision is still this one; 0: only if there is none", 0 },
 	{ 0 },
 };
 
@@ -251,7 +285,7 @@ static const struct cli_command commands[] = {
 	    .verb = "get",
 	    .arguments = "NAME",
 	    .purpose = "Print a setting, or the object with the key NAME",
-	    .examples = "  kds-cli config get site.contact\n"
+	    .examples = "  kds-cli config get certificate.node.lifetime\n"
 			"  kds-cli config get node/node1.example.com\n"
 			"  kds-cli --json config get cluster\n"
 			"\nA NAME with a slash, and `cluster', is a key as `config list' prints it; any\n"
@@ -265,12 +299,12 @@ static const struct cli_command commands[] = {
 	    .verb = "set",
 	    .arguments = "NAME VALUE",
 	    .purpose = "Set a setting, or an object given as JSON",
-	    .examples = "  kds-cli config set site.contact ops@example.com\n"
-			"  kds-cli config set --revision 17 site.contact night@example.com\n"
+	    .examples = "  kds-cli config set certificate.node.lifetime 24h\n"
+			"  kds-cli config set --expect 17 site.contact night@example.com\n"
 			"  kds-cli config set service/keydist2 \\\n"
 			"      '{\"service\": {\"name\": \"keydist2\", \"removed\": true}}'\n"
-			"\nSettings are for the cluster's own programs. No daemon reads them: those are\n"
-			"set up by their configuration files.",
+			"\n`config list' shows the settings; every daemon follows them without a restart.\n"
+			"Names that begin with `site.' are for the cluster's own programs, any text.",
 	    .options = write_options,
 	    .min_args = 2,
 	    .max_args = 2,
@@ -279,8 +313,8 @@ static const struct cli_command commands[] = {
 	{
 	    .verb = "unset",
 	    .arguments = "NAME",
-	    .purpose = "Remove a setting, or the object with the key NAME",
-	    .examples = "  kds-cli config unset site.contact",
+	    .purpose = "Back to a setting's default; or remove the object with the key NAME",
+	    .examples = "  kds-cli config unset certificate.node.lifetime",
 	    .options = write_options,
 	    .min_args = 1,
 	    .max_args = 1,
@@ -289,10 +323,11 @@ static const struct cli_command commands[] = {
 	{
 	    .verb = "list",
 	    .arguments = "[PREFIX]",
-	    .purpose = "List all objects, or those whose key begins with PREFIX",
+	    .purpose = "List all settings with their defaults, or the objects whose key begins with PREFIX",
 	    .examples = "  kds-cli config list\n"
-			"  kds-cli config list setting/\n",
-	    .options = read_options,
+			"  kds-cli config list node/\n"
+			"  kds-cli config list --all\n",
+	    .options = list_options,
 	    .max_args = 1,
 	    .run = run_list,
 	},

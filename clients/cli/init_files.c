@@ -119,9 +119,6 @@ static void put_ca(FILE *f)
 	      "\n"
 	      "# Which of the cluster's CAs this one signs with:\n"
 	      "# authority = \"default\"\n"
-	      "# Lifetimes of certificates in hours:\n"
-	      "# default-lifetime = 72\n"
-	      "# max-lifetime = 167\n"
 	      "# Serial numbers taken at a time:\n"
 	      "# block-size = 1000\n"
 	      "# Signing threads; 0: one a core:\n"
@@ -133,14 +130,7 @@ static void put_keydist(FILE *f)
 {
 	fputs("# Opens the master keys; every kds-keydist of the cluster has the same file.\n"
 	      "seal = \"keydist.seal\"\n"
-	      "data-dir = \"data\"\n"
-	      "\n"
-	      "# Hours between two master keys:\n"
-	      "# master-key-interval = 24\n"
-	      "# Hours for which a key can be restored:\n"
-	      "# key-lifespan = 168\n"
-	      "# Seconds from the publication of a master key to its use:\n"
-	      "# publish-ahead = 10\n",
+	      "data-dir = \"data\"\n",
 	      f);
 }
 

@@ -420,6 +420,9 @@ static void read_cache(struct follower *f)
 	if (f->trust_stale)
 		refresh_trust(f);
 	f->cache_stale = rc != STATUS_OK;
+	/* Of one that is damaged something may be missing. */
+	if (rc == STATUS_OK && f->synced)
+		f->synced(f->arg, 0);
 }
 
 static bool copy_prefixes(struct follower *f, const struct follower_options *o)
@@ -531,4 +534,16 @@ uint64_t follower_revision(struct follower *f)
 	uint64_t revision = f->shared->revision;
 	pthread_mutex_unlock(&f->shared->lock);
 	return revision;
+}
+
+bool follower_take_setting(struct settings *s, const Kds__V1__Object *object)
+{
+	static const char prefix[] = "setting/";
+	struct status st;
+	if (!has_prefix(object->key, prefix))
+		return false;
+	bool there = !object->deleted && object->value_case == KDS__V1__OBJECT__VALUE_SETTING;
+	if (settings_set(s, object->key + strlen(prefix), there ? object->setting->value : NULL, &st) != STATUS_OK)
+		log_warning("setting: %s; this version of the daemon uses its default", st.message);
+	return true;
 }

@@ -6,6 +6,7 @@
 #ifndef DAEMON_FOLLOWER_H
 #define DAEMON_FOLLOWER_H
 
+#include "common/base/settings.h"
 #include "common/daemon/daemon.h"
 #include "common/rpc/channel.h"
 #include "config.pb-c.h"
@@ -15,7 +16,8 @@ struct follower;
 /* Runs on the follower's own thread, for every object that is new or changed (deleted: object->deleted), in the order of
  * revisions; `object` is borrowed. May block a little. */
 typedef void (*follower_change_fn)(void *arg, const Kds__V1__Object *object);
-/* Runs after each batch, on the same thread: all is known up to `revision`. */
+/* Runs after each batch, on the same thread: all is known up to `revision`. Within follower_start() after what the cache
+ * held, if anything: then revision is 0. */
 typedef void (*follower_synced_fn)(void *arg, uint64_t revision);
 
 struct follower_options {
@@ -43,5 +45,9 @@ bool follower_in_step(struct follower *f);
 /* A copy of one object by key, to be freed with kds__v1__object__free_unpacked(); NULL: there is none. Any thread. */
 Kds__V1__Object *follower_get(struct follower *f, const char *key);
 uint64_t follower_revision(struct follower *f);
+
+/* For change(): false if the object is no setting, else its value, or the default of one that was deleted, is in `s`.
+ * A value that this version does not allow is logged. */
+bool follower_take_setting(struct settings *s, const Kds__V1__Object *object);
 
 #endif

@@ -25,7 +25,7 @@ struct issuing {
 	struct recorder *recorder;
 	struct workers *workers;
 	char *kds_name;
-	struct profile_lifetimes lifetimes;
+	const struct settings *settings;
 	pthread_mutex_t lock;
 	pthread_cond_t idle;
 	unsigned jobs;
@@ -173,7 +173,8 @@ static enum status_code check_request(struct job *j, struct status *st, const ch
 	if (rc != STATUS_OK)
 		return rc;
 	*ret_field = "lifetime_s";
-	rc = profile_validity(&p->lifetimes, j->in.lifetime_s, (int64_t)(clock_unix_ms() / 1000),
+	const struct profile_lifetimes lifetimes = profile_lifetimes(j->in.profile, p->settings);
+	rc = profile_validity(&lifetimes, j->in.lifetime_s, (int64_t)(clock_unix_ms() / 1000),
 			      authority_not_after(j->authority), st, &j->profile.template);
 	if (rc != STATUS_OK)
 		return rc;
@@ -349,7 +350,7 @@ enum status_code issuing_start(const struct issuing_options *options, struct sta
 	p->keeper = options->keeper;
 	p->nodes = options->nodes;
 	p->serials = options->serials;
-	p->lifetimes = options->lifetimes;
+	p->settings = options->settings;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->idle, NULL);
 	enum status_code rc = STATUS_OK;

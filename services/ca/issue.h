@@ -23,7 +23,7 @@ struct issuing_options {
 	struct serials *serials;
 	struct rpc_channel *channel; /* to kds-serial */
 	const char *kds_name;        /* copied */
-	struct profile_lifetimes lifetimes;
+	const struct settings *settings; /* lifetimes: those in force when a certificate is made */
 	unsigned workers;            /* 0: one a core */
 };
 

@@ -10,15 +10,12 @@
 #include "common/daemon/follower.h"
 #include "services/ca/api.h"
 
-#define HOURS_MAX 167 /* with PROFILE_CLOCK_SKEW_S still less than 168 h */
 #define BLOCK_MAX 65536
 #define WORKERS_MAX 256
 
 static const cfg_opt_t own_options[] = {
 	CFG_STR("seal", NULL, CFGF_NONE),
 	CFG_STR("authority", "default", CFGF_NONE),
-	CFG_INT("default-lifetime", 72, CFGF_NONE),
-	CFG_INT("max-lifetime", HOURS_MAX, CFGF_NONE),
 	CFG_INT("block-size", 1000, CFGF_NONE),
 	CFG_INT("workers", 0, CFGF_NONE),
 	CFG_END(),
@@ -35,7 +32,7 @@ static const struct daemon_program program = {
 struct ca {
 	struct daemon_options options;
 	const char *authority;
-	struct profile_lifetimes lifetimes;
+	struct settings settings;
 	unsigned block_size, workers;
 	struct seal *seal;
 	struct daemon *daemon;
@@ -51,17 +48,11 @@ struct ca {
 static enum status_code read_own_options(struct ca *ca, struct status *st)
 {
 	const struct daemon_options *o = &ca->options;
-	unsigned standard_h = 0, longest_h = 0;
-	enum status_code rc = daemon_options_number(o, "max-lifetime", 1, HOURS_MAX, st, &longest_h);
-	if (rc == STATUS_OK)
-		rc = daemon_options_number(o, "default-lifetime", 1, longest_h, st, &standard_h);
-	if (rc == STATUS_OK)
-		rc = daemon_options_number(o, "block-size", 1, BLOCK_MAX, st, &ca->block_size);
+	enum status_code rc = daemon_options_number(o, "block-size", 1, BLOCK_MAX, st, &ca->block_size);
 	if (rc == STATUS_OK)
 		rc = daemon_options_number(o, "workers", 0, WORKERS_MAX, st, &ca->workers);
 	if (rc != STATUS_OK)
 		return rc;
-	ca->lifetimes = (struct profile_lifetimes){ .standard_s = standard_h * 3600, .longest_s = longest_h * 3600 };
 	ca->authority = cfg_getstr(o->cfg, "authority");
 	if (strlen(ca->authority) == 0 || strlen(ca->authority) > 64)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option 'authority' names a CA in 1 to 64 bytes",
@@ -100,6 +91,8 @@ static enum status_code open_channel(struct ca *ca, struct status *st)
 static void object_changed(void *arg, const Kds__V1__Object *object)
 {
 	struct ca *ca = arg;
+	if (follower_take_setting(&ca->settings, object))
+		return;
 	keeper_changed(ca->keeper, object);
 	if (object->value_case == KDS__V1__OBJECT__VALUE_MIN_SERIAL)
 		serials_set_min(ca->serials, object->min_serial->value);
@@ -114,12 +107,12 @@ static void all_known(void *arg, uint64_t revision)
 
 static enum status_code start_follower(struct ca *ca, struct status *st)
 {
-	static const char *const prefixes[] = { "node/" };
+	static const char *const prefixes[] = { "node/", "setting/certificate." };
 	const struct follower_options options = {
 		.daemon = ca->daemon,
 		.channel = ca->channel,
 		.prefixes = prefixes,
-		.n_prefixes = 1,
+		.n_prefixes = sizeof prefixes / sizeof *prefixes,
 		.change = object_changed,
 		.synced = all_known,
 		.arg = ca,
@@ -153,7 +146,7 @@ static enum status_code start_issuing(struct ca *ca, struct status *st)
 		.serials = ca->serials,
 		.channel = ca->channel,
 		.kds_name = ca->options.kds_name,
-		.lifetimes = ca->lifetimes,
+		.settings = &ca->settings,
 		.workers = ca->workers,
 	};
 	return issuing_start(&options, st, &ca->issuing);
@@ -237,6 +230,7 @@ int main(int argc, char **argv)
 	struct status st;
 	int exit_status = 0;
 
+	settings_init(&ca.settings);
 	/* A core would hold the CA's key. */
 	(void)setrlimit(RLIMIT_CORE, &(struct rlimit){ 0 });
 	enum status_code rc = daemon_options_parse(&program, argc, argv, &st, &ca.options);

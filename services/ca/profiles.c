@@ -84,6 +84,20 @@ enum status_code profile_fill(Kds__V1__Profile profile, const Kds__V1__Node *nod
 	}
 }
 
+struct profile_lifetimes profile_lifetimes(Kds__V1__Profile profile, const struct settings *settings)
+{
+	enum setting which = profile == KDS__V1__PROFILE__PROFILE_KDS_CLIENT ? SETTING_CERTIFICATE_KDS_CLIENT_LIFETIME :
+									       SETTING_CERTIFICATE_NODE_LIFETIME;
+	/* Both are at most 167 h: with PROFILE_CLOCK_SKEW_S still below X509_LEAF_SECONDS_MAX. */
+	struct profile_lifetimes l = {
+		.standard_s = (uint32_t)(settings_get(settings, which) / 1000),
+		.longest_s = (uint32_t)(settings_get(settings, SETTING_CERTIFICATE_MAX_LIFETIME) / 1000),
+	};
+	if (l.standard_s > l.longest_s)
+		l.standard_s = l.longest_s;
+	return l;
+}
+
 enum status_code profile_validity(const struct profile_lifetimes *lifetimes, uint32_t asked_s, int64_t now_s,
 				  int64_t ca_not_after, struct status *st, struct x509_template *template)
 {

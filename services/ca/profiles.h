@@ -5,6 +5,7 @@
 #define CA_PROFILES_H
 
 #include "ca.pb-c.h"
+#include "common/base/settings.h"
 #include "common/x509/cert.h"
 #include "config.pb-c.h"
 
@@ -30,6 +31,8 @@ enum status_code profile_fill(Kds__V1__Profile profile, const Kds__V1__Node *nod
 struct profile_lifetimes {
 	uint32_t standard_s, longest_s; /* from not before to not after less PROFILE_CLOCK_SKEW_S */
 };
+/* As the cluster's settings say; the standard is never above the longest. `profile` is one that profile_fill() took. */
+struct profile_lifetimes profile_lifetimes(Kds__V1__Profile profile, const struct settings *settings);
 
 /*
  * Validity of a leaf that is signed at `now_s` (Unix seconds): `asked_s` long (0: the standard), never beyond its CA's.

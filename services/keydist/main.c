@@ -16,15 +16,13 @@
 #include "services/keydist/masterkeys.h"
 #include "services/keydist/rotation.h"
 
-#define HOUR_MS UINT64_C(3600000)
+#define RESTORE_MIN_MS UINT64_C(3600000) /* an older key answers so long after the next was made, at least */
 #define LIFESPAN_INTERVALS_MAX 500 /* so many masterKeys are held at most, and some more */
+#define SETTING_OBJECT_PREFIX "setting/masterkey."
 
 static const cfg_opt_t own_options[] = {
 	CFG_STR("seal", NULL, CFGF_NONE),
 	CFG_STR("data-dir", NULL, CFGF_NONE),
-	CFG_INT("master-key-interval", 24, CFGF_NONE),
-	CFG_INT("key-lifespan", 168, CFGF_NONE),
-	CFG_INT("publish-ahead", 10, CFGF_NONE),
 	CFG_END(),
 };
 
@@ -38,7 +36,8 @@ static const struct daemon_program program = {
 
 struct keydist {
 	struct daemon_options options;
-	unsigned interval_h, lifespan_h, publish_ahead_s;
+	struct settings settings;
+	struct masterkeys_times times; /* those in force; the follower's thread alone */
 	char *seal_file;
 	char *cache_file;
 	struct daemon *daemon;
@@ -70,20 +69,6 @@ static enum status_code read_paths(struct keydist *k, struct status *st)
 	else if (asprintf(&k->cache_file, "%s/objects.cache", directory) < 0)
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "read the configuration: out of memory");
 	free(directory);
-	return rc;
-}
-
-static enum status_code read_options(struct keydist *k, struct status *st)
-{
-	const struct daemon_options *o = &k->options;
-	enum status_code rc = daemon_options_number(o, "master-key-interval", 1, 24 * 365, st, &k->interval_h);
-	if (rc == STATUS_OK)
-		rc = daemon_options_number(o, "key-lifespan", k->interval_h + 1,
-					   k->interval_h * LIFESPAN_INTERVALS_MAX, st, &k->lifespan_h);
-	if (rc == STATUS_OK)
-		rc = daemon_options_number(o, "publish-ahead", 0, 3600, st, &k->publish_ahead_s);
-	if (rc == STATUS_OK)
-		rc = read_paths(k, st);
 	return rc;
 }
 
@@ -121,7 +106,7 @@ static void take_change(void *arg, const Kds__V1__Object *object)
 	struct keydist *k = arg;
 	struct status st;
 	uint64_t published_ms;
-	if (!masterkey_parse_object_key(object->key, &published_ms))
+	if (follower_take_setting(&k->settings, object) || !masterkey_parse_object_key(object->key, &published_ms))
 		return;
 	if (object->deleted) {
 		masterkeys_remove(k->keys, published_ms);
@@ -136,9 +121,31 @@ static void take_change(void *arg, const Kds__V1__Object *object)
 	}
 }
 
+/* Each setting is allowed by itself; together they may ask for what cannot be: then the lifespan gives way. */
+static void take_times(struct keydist *k)
+{
+	struct masterkeys_times t = {
+		.interval_ms = settings_get(&k->settings, SETTING_MASTERKEY_INTERVAL),
+		.lifespan_ms = settings_get(&k->settings, SETTING_MASTERKEY_LIFESPAN),
+		.publish_ahead_ms = settings_get(&k->settings, SETTING_MASTERKEY_PUBLISH_AHEAD),
+	};
+	if (t.lifespan_ms < t.interval_ms + RESTORE_MIN_MS)
+		t.lifespan_ms = t.interval_ms + RESTORE_MIN_MS;
+	if (t.lifespan_ms > t.interval_ms * LIFESPAN_INTERVALS_MAX)
+		t.lifespan_ms = t.interval_ms * LIFESPAN_INTERVALS_MAX;
+	if (memcmp(&t, &k->times, sizeof t) == 0)
+		return;
+	k->times = t;
+	masterkeys_set_times(k->keys, &t);
+	log_info("masterKeys: interval_s=%" PRIu64 " lifespan_s=%" PRIu64 " publish_ahead_s=%" PRIu64,
+		 t.interval_ms / 1000, t.lifespan_ms / 1000, t.publish_ahead_ms / 1000);
+}
+
+/* Only now: a key must not be taken for outlived because the setting that says otherwise comes behind it. */
 static void take_synced(void *arg, uint64_t revision)
 {
 	(void)revision;
+	take_times(arg);
 	announce(arg);
 }
 
@@ -163,12 +170,12 @@ static enum status_code open_channel(struct keydist *k, struct status *st)
 
 static enum status_code start_following(struct keydist *k, struct status *st)
 {
-	static const char *const prefixes[] = { MASTERKEY_OBJECT_PREFIX };
+	static const char *const prefixes[] = { MASTERKEY_OBJECT_PREFIX, SETTING_OBJECT_PREFIX };
 	const struct follower_options follower = {
 		.daemon = k->daemon,
 		.channel = k->channel,
 		.prefixes = prefixes,
-		.n_prefixes = 1,
+		.n_prefixes = sizeof prefixes / sizeof *prefixes,
 		.change = take_change,
 		.synced = take_synced,
 		.arg = k,
@@ -182,8 +189,6 @@ static enum status_code start_following(struct keydist *k, struct status *st)
 		.follower = k->follower,
 		.channel = k->channel,
 		.seal = k->seal,
-		.interval_ms = k->interval_h * HOUR_MS,
-		.publish_ahead_ms = k->publish_ahead_s * UINT64_C(1000),
 	};
 	return rotation_start(&rotation, st, &k->rotation);
 }
@@ -209,14 +214,15 @@ static enum status_code serve(struct keydist *k, struct status *st)
 
 static enum status_code start(struct keydist *k, struct status *st)
 {
-	enum status_code rc = read_options(k, st);
+	enum status_code rc = read_paths(k, st);
 	if (rc == STATUS_OK)
 		rc = daemon_new(&k->options, st, &k->daemon);
 	if (rc == STATUS_OK)
 		rc = seal_load(k->seal_file, st, &k->seal);
 	if (rc != STATUS_OK || k->options.check_only)
 		return rc;
-	rc = masterkeys_new(k->seal, k->lifespan_h * HOUR_MS, st, &k->keys);
+	settings_init(&k->settings);
+	rc = masterkeys_new(k->seal, st, &k->keys);
 	if (rc != STATUS_OK)
 		return rc;
 	daemon_set_ready(k->daemon, is_ready, k);

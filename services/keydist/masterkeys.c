@@ -26,14 +26,13 @@ struct entry {
 
 struct masterkeys {
 	const struct seal *seal;
-	uint64_t lifespan_ms;
 	pthread_rwlock_t lock;
+	struct masterkeys_times times; /* all 0: not known yet */
 	struct entry *entries; /* by published_ms; secret memory */
 	size_t n, capacity;
 };
 
-enum status_code masterkeys_new(const struct seal *seal, uint64_t lifespan_ms, struct status *st,
-				struct masterkeys **ret_keys)
+enum status_code masterkeys_new(const struct seal *seal, struct status *st, struct masterkeys **ret_keys)
 {
 	struct masterkeys *m = calloc(1, sizeof *m);
 	if (m)
@@ -44,7 +43,6 @@ enum status_code masterkeys_new(const struct seal *seal, uint64_t lifespan_ms, s
 	}
 	m->capacity = FIRST_CAPACITY;
 	m->seal = seal;
-	m->lifespan_ms = lifespan_ms;
 	pthread_rwlock_init(&m->lock, NULL);
 	*ret_keys = m;
 	return STATUS_OK;
@@ -57,6 +55,13 @@ void masterkeys_free(struct masterkeys *m)
 	secret_free(m->entries, m->capacity * sizeof m->entries[0]);
 	pthread_rwlock_destroy(&m->lock);
 	free(m);
+}
+
+void masterkeys_set_times(struct masterkeys *m, const struct masterkeys_times *times)
+{
+	pthread_rwlock_wrlock(&m->lock);
+	m->times = *times;
+	pthread_rwlock_unlock(&m->lock);
 }
 
 const char *masterkey_object_key(uint64_t published_ms, char ret_key[MASTERKEY_OBJECT_KEY_MAX])
@@ -185,8 +190,9 @@ static size_t current_index(const struct masterkeys *m, uint64_t now_ms)
 /* With the lock held. `current` as current_index() says. */
 static bool is_over(const struct masterkeys *m, size_t i, size_t current, uint64_t now_ms)
 {
-	uint64_t published_ms = m->entries[i].published_ms;
-	return i < current && current < m->n && now_ms > published_ms && now_ms - published_ms >= m->lifespan_ms;
+	uint64_t published_ms = m->entries[i].published_ms, lifespan_ms = m->times.lifespan_ms;
+	return lifespan_ms > 0 && i < current && current < m->n && now_ms > published_ms &&
+	       now_ms - published_ms >= lifespan_ms;
 }
 
 void masterkeys_expire(struct masterkeys *m, uint64_t now_ms)
@@ -253,11 +259,10 @@ size_t masterkeys_list(struct masterkeys *m, uint64_t now_ms, struct masterkey_i
 	return n;
 }
 
-void masterkeys_plan(struct masterkeys *m, uint64_t now_ms, uint64_t interval_ms, uint64_t publish_ahead_ms,
-		     struct masterkeys_plan *ret_plan)
+/* With the lock held. */
+static struct masterkeys_plan make_plan(const struct masterkeys *m, uint64_t now_ms)
 {
-	struct masterkeys_plan plan = { .publish_ms = now_ms - now_ms % interval_ms };
-	pthread_rwlock_rdlock(&m->lock);
+	struct masterkeys_plan plan = { .publish_ms = now_ms - now_ms % m->times.interval_ms };
 	const struct entry *newest = m->n > 0 ? &m->entries[m->n - 1] : NULL;
 	if (!newest) {
 		plan.publish = true;
@@ -265,12 +270,18 @@ void masterkeys_plan(struct masterkeys *m, uint64_t now_ms, uint64_t interval_ms
 	} else if (newest->published_ms < plan.publish_ms && newest->state == STATE_READY) {
 		/* If we cannot open the newest, others could not open ours. */
 		plan.publish = true;
-		plan.use_from_ms = now_ms + publish_ahead_ms;
+		plan.use_from_ms = now_ms + m->times.publish_ahead_ms;
 	}
 	if (m->n > 0 && is_over(m, 0, current_index(m, now_ms), now_ms)) {
 		plan.destroy = true;
 		plan.destroy_ms = m->entries[0].published_ms;
 	}
+	return plan;
+}
+
+void masterkeys_plan(struct masterkeys *m, uint64_t now_ms, struct masterkeys_plan *ret_plan)
+{
+	pthread_rwlock_rdlock(&m->lock);
+	*ret_plan = m->times.interval_ms > 0 ? make_plan(m, now_ms) : (struct masterkeys_plan){ .publish = false };
 	pthread_rwlock_unlock(&m->lock);
-	*ret_plan = plan;
 }

@@ -3,7 +3,7 @@
  * replicas: it is told what is there, and says what to do. Thread-safe; times are Unix ms.
  *
  * A life: published (published_ms is the key's index) -> used for new keys from use_from_ms on, until a newer one is ->
- * answers Restore until it is `lifespan` old -> wiped here and deleted everywhere. The newest that is in use never goes,
+ * answers Restore until it is `lifespan_ms` old -> wiped here and deleted everywhere. The newest that is in use never goes,
  * however old: without replicas a distributor must keep serving.
  */
 #ifndef KEYDIST_MASTERKEYS_H
@@ -15,10 +15,16 @@
 
 struct masterkeys;
 
-/* `seal` is borrowed. */
-enum status_code masterkeys_new(const struct seal *seal, uint64_t lifespan_ms, struct status *st,
-				struct masterkeys **ret_keys) MUST_CHECK;
+/* `seal` is borrowed. Until its times are set no key's life is over, and nothing is planned. */
+enum status_code masterkeys_new(const struct seal *seal, struct status *st, struct masterkeys **ret_keys) MUST_CHECK;
 void masterkeys_free(struct masterkeys *m);
+
+struct masterkeys_times {
+	uint64_t interval_ms; /* from one masterKey to the next */
+	uint64_t lifespan_ms;
+	uint64_t publish_ahead_ms; /* from a key's publication to its use */
+};
+void masterkeys_set_times(struct masterkeys *m, const struct masterkeys_times *times);
 
 #define MASTERKEY_OBJECT_PREFIX "masterkey/"
 #define MASTERKEY_OBJECT_KEY_MAX 40
@@ -59,7 +65,7 @@ struct masterkey_info {
 size_t masterkeys_list(struct masterkeys *m, uint64_t now_ms, struct masterkey_info *ret_list, size_t max);
 
 /*
- * What the replicated state needs now. An index is a multiple of `interval_ms`: distributors that publish at the same
+ * What the replicated state needs now. An index is a multiple of the interval: distributors that publish at the same
  * time make the same object key, and compare-and-set lets one win.
  */
 struct masterkeys_plan {
@@ -69,7 +75,6 @@ struct masterkeys_plan {
 	bool destroy;
 	uint64_t destroy_ms;    /* the index of the oldest whose life is over */
 };
-void masterkeys_plan(struct masterkeys *m, uint64_t now_ms, uint64_t interval_ms, uint64_t publish_ahead_ms,
-		     struct masterkeys_plan *ret_plan);
+void masterkeys_plan(struct masterkeys *m, uint64_t now_ms, struct masterkeys_plan *ret_plan);
 
 #endif

@@ -118,7 +118,7 @@ static void check(struct rotation *r)
 	masterkeys_expire(r->options.keys, now_ms);
 	if (!follower_in_step(r->options.follower))
 		return;
-	masterkeys_plan(r->options.keys, now_ms, r->options.interval_ms, r->options.publish_ahead_ms, &plan);
+	masterkeys_plan(r->options.keys, now_ms, &plan);
 	if (plan.publish)
 		publish(r, &plan);
 	else if (plan.destroy)

@@ -15,8 +15,6 @@ struct rotation_options {
 	struct follower *follower;   /* only in step with a replica is anything changed */
 	struct rpc_channel *channel; /* to kds-serial; outlives the rotation */
 	const struct seal *seal;
-	uint64_t interval_ms;
-	uint64_t publish_ahead_ms;
 };
 
 enum status_code rotation_start(const struct rotation_options *options, struct status *st,

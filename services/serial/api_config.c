@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "common/base/settings.h"
 #include "common/x509/cert.h"
 
 #define PREFIXES_MAX 64
@@ -38,7 +39,8 @@ static bool may_write(struct rpc_call *call, const struct kind *kind)
 	return false;
 }
 
-/* The state machine takes any bytes, so that replicas with different libraries agree; people hear of mistakes here. */
+/* The state machine takes any bytes, so that replicas with different libraries or versions agree; people hear of
+ * mistakes here. */
 static enum status_code check_authority(const Kds__V1__CertificateAuthority *a, struct status *st)
 {
 	gnutls_x509_crt_t crt;
@@ -57,6 +59,24 @@ static enum status_code check_authority(const Kds__V1__CertificateAuthority *a, 
 	return rc;
 }
 
+/* What only the leader checks, before it proposes; *ret_field: which is wrong. */
+static enum status_code check_object(const Kds__V1__Object *o, struct status *st, const char **ret_field)
+{
+	bool name_wrong = false;
+	enum status_code rc = STATUS_OK;
+	switch (o->value_case) {
+	case KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY:
+		*ret_field = "object.certificate_authority.certificate";
+		return check_authority(o->certificate_authority, st);
+	case KDS__V1__OBJECT__VALUE_SETTING:
+		rc = setting_check(o->setting->name, o->setting->value, st, &name_wrong);
+		*ret_field = name_wrong ? "object.setting.name" : "object.setting.value";
+		return rc;
+	default:
+		return STATUS_OK;
+	}
+}
+
 static void config_put(Kds__V1__Config_Service *service, const Kds__V1__PutRequest *in, Kds__V1__Object_Closure closure,
 		       void *call)
 {
@@ -69,9 +89,9 @@ static void config_put(Kds__V1__Config_Service *service, const Kds__V1__PutReque
 	if (!may_write(call, kind))
 		return;
 	struct status st;
-	if (o && o->value_case == KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY &&
-	    check_authority(o->certificate_authority, &st) != STATUS_OK) {
-		rpc_call_fail_field(call, "object.certificate_authority.certificate", "%s", st.message);
+	const char *field = "";
+	if (o && check_object(o, &st, &field) != STATUS_OK) {
+		rpc_call_fail_field(call, field, "%s", st.message);
 		return;
 	}
 	Kds__V1__Command c = KDS__V1__COMMAND__INIT;

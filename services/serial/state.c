@@ -70,6 +70,7 @@ static const char *const statements[SQL_COUNT] = {
 	[SQL_ISSUED_LIST_SUBJECT] = "SELECT * FROM issued WHERE serial > ? AND subject = ? ORDER BY serial",
 	[SQL_OBJECT_GET] = "SELECT revision, deleted, value FROM objects WHERE key = ?",
 	[SQL_OBJECT_PUT] = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)",
+	[SQL_SETTINGS_ALL] = "SELECT value FROM objects WHERE key > 'setting/' AND key < 'setting0' AND NOT deleted",
 	[SQL_OBJECTS_LIST] = "SELECT key, value FROM objects WHERE key >= ? AND key > ? AND NOT deleted ORDER BY key",
 	[SQL_OBJECTS_SINCE] = "SELECT key, value, revision FROM objects WHERE revision > ? ORDER BY revision",
 	[SQL_REQUESTS_ALL] = "SELECT last, entries FROM requests ORDER BY last",
@@ -229,6 +230,7 @@ enum status_code state_open(sqlite3 *db, struct status *st, struct state **ret_s
 	if (!s)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "open the state: out of memory");
 	s->db = db;
+	settings_init(&s->settings);
 	enum status_code rc = state_make_tables(db, st);
 	for (unsigned i = 0; rc == STATUS_OK && i < SQL_COUNT; i++)
 		if (sqlite3_prepare_v3(db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &s->sql[i], NULL) != SQLITE_OK)

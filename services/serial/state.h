@@ -20,6 +20,7 @@
 #include <sqlite3.h>
 
 #include "common/base/buffer.h"
+#include "common/base/settings.h"
 #include "serial.pb-c.h"
 #include "state.pb-c.h"
 
@@ -73,6 +74,8 @@ uint64_t state_revision(const struct state *s);
 uint64_t state_applied(const struct state *s); /* index of the last command that was applied */
 void state_serial_status(const struct state *s, Kds__V1__SerialStatus *ret_status); /* initialised by the callee */
 const char *state_cluster_name(const struct state *s);                              /* "" before genesis is applied */
+/* As settings_get(). */
+uint64_t state_setting(const struct state *s, enum setting which);
 /* Object answers; NOT_FOUND. */
 enum status_code state_get(struct state *s, const char *key, unsigned sealed, struct status *st,
 			   struct buffer *out) MUST_CHECK;

@@ -87,6 +87,7 @@ enum statement {
 	SQL_ISSUED_LIST_SUBJECT,
 	SQL_OBJECT_GET,
 	SQL_OBJECT_PUT,
+	SQL_SETTINGS_ALL,
 	SQL_OBJECTS_LIST,
 	SQL_OBJECTS_SINCE,
 	SQL_REQUESTS_ALL,
@@ -112,6 +113,7 @@ struct state {
 	int64_t expiry_s;
 	uint64_t expiry_serial;
 	char *cluster, *kds_name; /* "" before genesis */
+	struct settings settings; /* as the objects "setting/" say */
 	struct buffer scratch;
 };
 
@@ -146,7 +148,7 @@ enum status_code state_validate_key(const char *key, struct status *st) MUST_CHE
 enum status_code state_serial_load(struct state *s, struct status *st) MUST_CHECK;
 void state_serial_unload(struct state *s);
 enum status_code state_serial_flush(struct state *s, struct status *st) MUST_CHECK;
-/* Deletes records that have expired, at most `limit`, the first to expire first. */
+/* Deletes records that expired longer ago than they are kept, at most `limit`, the first to expire first. */
 enum status_code state_expire_records(struct state *s, size_t limit, struct status *st) MUST_CHECK;
 enum status_code state_allocate(struct state *s, const Kds__V1__Command *c, struct status *st,
 				struct state_result *r) MUST_CHECK;

@@ -7,8 +7,9 @@
 
 #include "common/rpc/message.h"
 
-/* publish-ahead (kds-keydist) is an hour at most; clocks that are kept at all differ by less than another. */
+/* masterkey.publish-ahead is an hour at most; clocks that are kept at all differ by less than another. */
 #define MASTER_KEY_AHEAD_MS ((uint64_t)2 * 3600 * 1000)
+#define SETTING_PREFIX "setting/"
 
 void state_object_key(const Kds__V1__Object *o, char buf[OBJECT_KEY_MAX])
 {
@@ -74,6 +75,15 @@ static enum status_code write_and_answer(struct state *s, const char *key, Kds__
 	return STATUS_OK;
 }
 
+/* A value that this version does not allow counts as the default: the leader's version allowed it (settings.h). */
+static void note_setting(struct state *s, const char *key, const Kds__V1__Object *o)
+{
+	struct status ignored;
+	if (strncmp(key, SETTING_PREFIX, strlen(SETTING_PREFIX)) == 0)
+		(void)!settings_set(&s->settings, key + strlen(SETTING_PREFIX),
+				    o->deleted ? NULL : o->setting->value, &ignored);
+}
+
 /* *ret_revision: 0 when there is none or it was deleted. */
 static enum status_code find_revision(struct state *s, const char *key, struct status *st, uint64_t *ret_revision)
 {
@@ -126,6 +136,7 @@ enum status_code state_put(struct state *s, const Kds__V1__PutRequest *in, struc
 		if (rc != STATUS_OK || !revision_matches(key, revision, in->expected_revision, r))
 			return rc;
 	}
+	note_setting(s, key, &o);
 	return write_and_answer(s, key, &o, st, r);
 }
 
@@ -143,6 +154,7 @@ enum status_code state_delete(struct state *s, const Kds__V1__DeleteRequest *in,
 	/* The value goes; what is left tells watchers that it went. */
 	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
 	o.deleted = true;
+	note_setting(s, in->key, &o);
 	return write_and_answer(s, in->key, &o, st, r);
 }
 
@@ -186,7 +198,22 @@ enum status_code state_genesis(struct state *s, const Kds__V1__Genesis *in, stru
 	return rc == STATUS_OK ? state_write_min(s, st) : rc;
 }
 
-enum status_code state_objects_load(struct state *s, struct status *st)
+static enum status_code load_settings(struct state *s, struct status *st)
+{
+	sqlite3_stmt *sql = s->sql[SQL_SETTINGS_ALL];
+	int rv;
+	while ((rv = sqlite3_step(sql)) == SQLITE_ROW) {
+		struct slice value = state_column(sql, 0);
+		Kds__V1__Object *o = kds__v1__object__unpack(NULL, value.len, value.data);
+		if (o && o->value_case == KDS__V1__OBJECT__VALUE_SETTING)
+			note_setting(s, o->key, o);
+		kds__v1__object__free_unpacked(o, NULL);
+	}
+	sqlite3_reset(sql);
+	return rv == SQLITE_DONE ? STATUS_OK : state_sql_failed(s, st, "read the settings");
+}
+
+static enum status_code load_names(struct state *s, struct status *st)
 {
 	Kds__V1__Cluster none = KDS__V1__CLUSTER__INIT;
 	if (s->numbers.revision == 0)
@@ -208,4 +235,10 @@ enum status_code state_objects_load(struct state *s, struct status *st)
 				" restore this replica");
 	kds__v1__object__free_unpacked(o, NULL);
 	return rc;
+}
+
+enum status_code state_objects_load(struct state *s, struct status *st)
+{
+	enum status_code rc = load_names(s, st);
+	return rc == STATUS_OK ? load_settings(s, st) : rc;
 }

@@ -26,6 +26,11 @@ const char *state_cluster_name(const struct state *s)
 	return s->cluster;
 }
 
+uint64_t state_setting(const struct state *s, enum setting which)
+{
+	return settings_get(&s->settings, which);
+}
+
 void state_numbers_status(const struct numbers *n, Kds__V1__SerialStatus *ret_status)
 {
 	kds__v1__serial_status__init(ret_status);

@@ -198,8 +198,9 @@ static int64_t now_s(const struct state *s)
 enum status_code state_expire_records(struct state *s, size_t limit, struct status *st)
 {
 	enum status_code rc = STATUS_OK;
+	int64_t retention_s = (int64_t)(state_setting(s, SETTING_RECORDS_RETENTION) / 1000);
 	/* notAfter itself is still valid: RFC 5280 §4.1.2.5. */
-	for (size_t n = 0; rc == STATUS_OK && n < limit && s->expiry_s < now_s(s); n++) {
+	for (size_t n = 0; rc == STATUS_OK && n < limit && s->expiry_s < now_s(s) - retention_s; n++) {
 		state_bind_uint(s->sql[SQL_ISSUED_DELETE], 1, s->expiry_serial);
 		rc = state_run(s, SQL_ISSUED_DELETE, st, "delete an expired record");
 		s->numbers.issued--;

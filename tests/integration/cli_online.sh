@@ -35,33 +35,45 @@ refused 5 "node2.example.com" kds-cli node show node2.example.com
 refused 2 "kds" kds-cli node add evil.example.com --group 'kds://cluster.example.com/role/admin/evil'
 
 say "config"
-expect 0 kds-cli config set x.y 'a value'
-expect 0 kds-cli config get x.y
+expect 0 kds-cli config set site.x 'a value'
+expect 0 kds-cli config get site.x
 assert_eq "a setting" "a value" "$out"
-expect 0 kds-cli --json config get setting/x.y
+expect 0 kds-cli --json config get setting/site.x
 revision=$(json revision <<<"$out")
-refused 5 "$revision" kds-cli config set x.y b --revision $((revision - 1))
-refused 5 "x.y" kds-cli config set x.y b --revision 0
-expect 0 kds-cli config set x.y b --revision "$revision"
+refused 5 "$revision" kds-cli config set site.x b --expect $((revision - 1))
+refused 5 "site.x" kds-cli config set site.x b --expect 0
+expect 0 kds-cli config set site.x b --expect "$revision"
+refused 2 "there is no setting 'x.y'" kds-cli config set x.y b
+refused 2 "out of bounds; allowed is 5m to 167h" kds-cli config set certificate.node.lifetime 200h
+expect 0 kds-cli config get certificate.node.lifetime
+assert_eq "a default" "72h" "$out"
+expect 0 kds-cli config set certificate.node.lifetime 24h
 expect 0 kds-cli config list
-assert_match "all objects" "ca/default .*cluster .*masterkey/[0-9]{20} .*node/$node .*serial/min .*setting/x.y +[0-9]+ +b" "$out"
+assert_match "the settings" "certificate.node.lifetime +24h +[0-9]+ +72h +5m to 167h +kds-ca.*masterkey.interval +24h +- .*site.x +b +[0-9]+ " "$out"
+expect 0 kds-cli --json config list
+assert_eq "a default in JSON" "72h" "$(json default <<<"$out")"
+expect 0 kds-cli config unset certificate.node.lifetime
+expect 0 kds-cli config get certificate.node.lifetime
+assert_eq "the default again" "72h" "$out"
+expect 0 kds-cli config list --all
+assert_match "all objects" "ca/default .*cluster .*masterkey/[0-9]{20} .*node/$node .*serial/min .*setting/site.x +[0-9]+ +b" "$out"
 expect 0 kds-cli --json config list setting/
 assert_eq "one object" 1 "$(grep -c '"key"' <<<"$out")"
 expect 0 kds-cli config set service/keydist9 '{"service": {"name": "keydist9", "removed": true}}'
 refused 2 "is for 'service/b', not for 'service/a'" kds-cli config set service/a '{"service": {"name": "b"}}'
 refused 3 "ca/|role" kds-cli config set ca/x '{"certificateAuthority": {"name": "x"}}'
-kds-cli --json config watch --since "$revision" --count 3 setting/ service/ >"$work/watched" 2>"$work/watch.log" &
+kds-cli --json config watch --since "$revision" --count 3 setting/site. service/ >"$work/watched" 2>"$work/watch.log" &
 pid_of[watch]=$!
 # A watch tells of objects, not of each change: one that began after the next would see two.
 wait_for "$patience" 'the watch to tell what changed so far' sh -c "[ \$(wc -l <'$work/watched') -eq 2 ]"
-expect 0 kds-cli config unset x.y
+expect 0 kds-cli config unset site.x
 wait "${pid_of[watch]}" || fail "config watch ended with $?: $(cat "$work/watch.log")"
 unset "pid_of[watch]"
-assert_eq "what the watch saw" '"service/keydist9" "setting/x.y"' \
+assert_eq "what the watch saw" '"service/keydist9" "setting/site.x"' \
 	"$(sed 's/.*"key":\("[^"]*"\).*/\1/' "$work/watched" | sort -u | tr '\n' ' ' | sed 's/ $//')"
 assert_match "the last change" '"deleted":true' "$(tail -n 1 "$work/watched")"
-refused 5 "setting/x.y" kds-cli config get x.y
-refused 5 "setting/x.y" kds-cli config unset x.y
+refused 5 "setting/site.x" kds-cli config get site.x
+refused 5 "setting/site.x" kds-cli config unset site.x
 
 say "cert"
 cd "$work"

@@ -34,6 +34,8 @@ struct fixture {
 	} changes[MAX_CHANGES];
 	size_t n_changes;
 	uint64_t synced;
+	unsigned n_cached; /* times that synced() was called with what the cache held */
+	struct settings settings;
 };
 
 static void take_change(void *arg, const Kds__V1__Object *object)
@@ -41,6 +43,7 @@ static void take_change(void *arg, const Kds__V1__Object *object)
 	struct fixture *f = arg;
 	pthread_mutex_lock(&f->lock);
 	assert_true(f->n_changes < MAX_CHANGES);
+	(void)follower_take_setting(&f->settings, object);
 	snprintf(f->changes[f->n_changes].key, sizeof f->changes[0].key, "%s", object->key);
 	f->changes[f->n_changes++].deleted = object->deleted;
 	pthread_cond_broadcast(&f->changed);
@@ -52,6 +55,7 @@ static void take_synced(void *arg, uint64_t revision)
 	struct fixture *f = arg;
 	pthread_mutex_lock(&f->lock);
 	f->synced = revision;
+	f->n_cached += revision == 0;
 	pthread_cond_broadcast(&f->changed);
 	pthread_mutex_unlock(&f->lock);
 }
@@ -165,6 +169,7 @@ static int setup(void **state)
 	struct fixture *f = calloc(1, sizeof *f);
 	assert_non_null(f);
 	f->pki = pki_new();
+	settings_init(&f->settings);
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->changed, NULL);
 	assert_true(asprintf(&f->cache_file, "%s/objects.cache", pki_directory(f->pki)) > 0);
@@ -348,6 +353,25 @@ static void test_follower_leaves_a_replica_that_lags_behind(void **state)
 	assert_true(knows(f, "setting/b") && knows(f, "setting/c"));
 }
 
+static void test_follower_takes_settings(void **state)
+{
+	struct fixture *f = *state;
+	const char *key = "setting/history.length";
+	replica_put_setting(f->replica, key, "500");
+	start(f);
+	wait_synced(f, 1);
+	assert_true(settings_get(&f->settings, SETTING_HISTORY_LENGTH) == 500);
+	replica_put_setting(f->replica, key, "many"); /* of a newer version */
+	wait_synced(f, 2);
+	assert_true(settings_get(&f->settings, SETTING_HISTORY_LENGTH) == 10000);
+	replica_put_setting(f->replica, key, "600");
+	wait_synced(f, 3);
+	assert_true(settings_get(&f->settings, SETTING_HISTORY_LENGTH) == 600);
+	replica_delete(f->replica, key);
+	wait_synced(f, 4);
+	assert_true(settings_get(&f->settings, SETTING_HISTORY_LENGTH) == 10000);
+}
+
 static void test_follower_begins_with_its_cache(void **state)
 {
 	struct fixture *f = *state;
@@ -360,6 +384,7 @@ static void test_follower_begins_with_its_cache(void **state)
 
 	restart(f);
 	assert_true(saw(f, "setting/a", false)); /* when follower_start() returns */
+	assert_int_equal(f->n_cached, 1);
 	assert_true(trusts_cluster_ca(f));
 	assert_true(trust_min_serial(daemon_trust(f->daemon)) == 50);
 	assert_true(knows(f, "setting/a"));
@@ -460,6 +485,7 @@ int main(void)
 		TEST(starts_over),
 		TEST(never_goes_back),
 		TEST(leaves_a_replica_that_lags_behind),
+		TEST(takes_settings),
 		TEST(begins_with_its_cache),
 		TEST(ignores_a_damaged_cache),
 		TEST(ignores_another_clusters_cache),

@@ -42,6 +42,7 @@ static struct rpc_channel channel;
 static struct keeper *keeper;
 static struct nodes *nodes;
 static struct serials *serials;
+static struct settings settings;
 static struct issuing *issuing;
 
 static Kds__V1__Object *copy_object(const Kds__V1__Object *o)
@@ -245,7 +246,10 @@ static int set_up(void **state)
 	assert_int_equal(serials_start(&channel, BLOCK, NULL, &serials), STATUS_OK);
 	const struct issuing_options io = { .keeper = keeper, .nodes = nodes, .serials = serials, .channel = &channel,
 					    .kds_name = KDS_NAME, .workers = 2,
-					    .lifetimes = { .standard_s = 3600, .longest_s = 7200 } };
+					    .settings = &settings };
+	settings_init(&settings);
+	assert_int_equal(settings_set(&settings, "certificate.node.lifetime", "1h", NULL), STATUS_OK);
+	assert_int_equal(settings_set(&settings, "certificate.max-lifetime", "2h", NULL), STATUS_OK);
 	assert_int_equal(issuing_start(&io, NULL, &issuing), STATUS_OK);
 	keeper_synced(keeper);
 	wait_for_authority();

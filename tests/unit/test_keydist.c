@@ -74,7 +74,9 @@ static void make_keys(struct fixture *f)
 	snprintf(path, sizeof path, "%s/keydist.seal", pki_directory(f->pki));
 	assert_int_equal(seal_create_file(path, &st), STATUS_OK);
 	assert_int_equal(seal_load(path, &st, &f->seal), STATUS_OK);
-	assert_int_equal(masterkeys_new(f->seal, 7 * LONG_MS, &st, &f->keys), STATUS_OK);
+	const struct masterkeys_times times = { .interval_ms = LONG_MS, .lifespan_ms = 7 * LONG_MS };
+	assert_int_equal(masterkeys_new(f->seal, &st, &f->keys), STATUS_OK);
+	masterkeys_set_times(f->keys, &times);
 }
 
 static void follow(struct fixture *f)
@@ -111,7 +113,6 @@ static void rotate(struct fixture *f)
 		.follower = f->follower,
 		.channel = f->channel,
 		.seal = f->seal,
-		.interval_ms = LONG_MS,
 	};
 	assert_int_equal(rotation_start(&rotation, &st, &f->rotation), STATUS_OK);
 	for (int i = 0; i < 6000 && !masterkeys_current(f->keys, clock_unix_ms(), &key); i++)

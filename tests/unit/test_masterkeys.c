@@ -15,6 +15,8 @@
 #define AHEAD UINT64_C(10000)
 #define DAY0 (UINT64_C(1700006400000)) /* a multiple of INTERVAL */
 
+static const struct masterkeys_times times = { INTERVAL, LIFESPAN, AHEAD };
+
 struct fixture {
 	char *directory;
 	struct seal *seal, *other_seal;
@@ -40,7 +42,8 @@ static int setup(void **state)
 	f->directory = support_make_directory();
 	f->seal = make_seal(f->directory, "a.seal");
 	f->other_seal = make_seal(f->directory, "b.seal");
-	assert_int_equal(masterkeys_new(f->seal, LIFESPAN, &st, &f->keys), STATUS_OK);
+	assert_int_equal(masterkeys_new(f->seal, &st, &f->keys), STATUS_OK);
+	masterkeys_set_times(f->keys, &times);
 	*state = f;
 	return 0;
 }
@@ -100,7 +103,7 @@ static bool finds(struct fixture *f, uint64_t published, uint64_t now)
 static struct masterkeys_plan plan(struct fixture *f, uint64_t now)
 {
 	struct masterkeys_plan p;
-	masterkeys_plan(f->keys, now, INTERVAL, AHEAD, &p);
+	masterkeys_plan(f->keys, now, &p);
 	return p;
 }
 
@@ -190,6 +193,32 @@ static void test_masterkeys_lifespan(void **state)
 	masterkeys_remove(f->keys, DAY0);
 	assert_false(plan(f, end).destroy);
 	assert_true(finds(f, DAY0 + INTERVAL, end));
+}
+
+static void test_masterkeys_times_change(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t now = DAY0 + INTERVAL + HOUR;
+	const struct masterkeys_times unknown = { 0 };
+	masterkeys_set_times(f->keys, &unknown);
+	put(f, DAY0, DAY0);
+	put(f, DAY0 + INTERVAL, DAY0 + INTERVAL);
+	/* Before they are known nothing is done: what goes cannot come back. */
+	struct masterkeys_plan p = plan(f, now + 1000 * LIFESPAN);
+	assert_false(p.publish || p.destroy);
+	masterkeys_expire(f->keys, now + 1000 * LIFESPAN);
+	assert_true(finds(f, DAY0, now + 1000 * LIFESPAN));
+
+	const struct masterkeys_times hourly = { .interval_ms = HOUR, .lifespan_ms = 12 * HOUR, .publish_ahead_ms = 7 };
+	masterkeys_set_times(f->keys, &hourly);
+	p = plan(f, now);
+	assert_true(p.publish && p.publish_ms == now && p.use_from_ms == now + 7);
+	assert_true(p.destroy && p.destroy_ms == DAY0);
+	assert_false(finds(f, DAY0, now));
+	masterkeys_set_times(f->keys, &times);
+	p = plan(f, now);
+	assert_false(p.publish || p.destroy);
+	assert_true(finds(f, DAY0, now));
 }
 
 static void test_masterkeys_newest_never_goes(void **state)
@@ -323,6 +352,7 @@ int main(void)
 		TEST(indexes_collide),
 		TEST(skipped_intervals),
 		TEST(lifespan),
+		TEST(times_change),
 		TEST(newest_never_goes),
 		TEST(clock_behind),
 		TEST(that_cannot_be_unsealed),

@@ -137,6 +137,24 @@ static void test_profiles_validity_ends_with_the_ca(void **state)
 	assert_non_null(strstr(st.message, "expired"));
 }
 
+static void test_profiles_lifetimes_are_the_settings(void **state)
+{
+	(void)state;
+	struct settings s;
+	settings_init(&s);
+	struct profile_lifetimes l = profile_lifetimes(KDS__V1__PROFILE__PROFILE_NODE, &s);
+	assert_int_equal(l.standard_s, 72 * HOUR);
+	assert_int_equal(l.longest_s, 167 * HOUR);
+	assert_int_equal(settings_set(&s, "certificate.kds-client.lifetime", "24h", NULL), STATUS_OK);
+	assert_int_equal(profile_lifetimes(KDS__V1__PROFILE__PROFILE_NODE, &s).standard_s, 72 * HOUR);
+	assert_int_equal(profile_lifetimes(KDS__V1__PROFILE__PROFILE_KDS_CLIENT, &s).standard_s, 24 * HOUR);
+	/* One that is longer than the longest gives way. */
+	assert_int_equal(settings_set(&s, "certificate.max-lifetime", "48h", NULL), STATUS_OK);
+	assert_int_equal(profile_lifetimes(KDS__V1__PROFILE__PROFILE_NODE, &s).standard_s, 48 * HOUR);
+	assert_int_equal(profile_lifetimes(KDS__V1__PROFILE__PROFILE_NODE, &s).longest_s, 48 * HOUR);
+	assert_int_equal(profile_lifetimes(KDS__V1__PROFILE__PROFILE_KDS_CLIENT, &s).standard_s, 24 * HOUR);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -147,6 +165,7 @@ int main(void)
 		cmocka_unit_test(test_profiles_validity_is_as_asked),
 		cmocka_unit_test(test_profiles_validity_is_always_below_168_hours),
 		cmocka_unit_test(test_profiles_validity_ends_with_the_ca),
+		cmocka_unit_test(test_profiles_lifetimes_are_the_settings),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,7 +79,9 @@ static void start(struct fixture *f, struct distributor *d, const struct seal *s
 		.limits = CONN_LIMITS_DEFAULT,
 	};
 	assert_int_equal(rpc_channel_new(&channel, &st, &d->channel), STATUS_OK);
-	assert_int_equal(masterkeys_new(seal, lifespan_ms, &st, &d->keys), STATUS_OK);
+	const struct masterkeys_times times = { interval_ms, lifespan_ms, ahead_ms };
+	assert_int_equal(masterkeys_new(seal, &st, &d->keys), STATUS_OK);
+	masterkeys_set_times(d->keys, &times);
 	const struct follower_options follower = {
 		.daemon = d->daemon,
 		.channel = d->channel,
@@ -94,8 +96,6 @@ static void start(struct fixture *f, struct distributor *d, const struct seal *s
 		.follower = d->follower,
 		.channel = d->channel,
 		.seal = seal,
-		.interval_ms = interval_ms,
-		.publish_ahead_ms = ahead_ms,
 	};
 	assert_int_equal(rotation_start(&rotation, &st, &d->rotation), STATUS_OK);
 }

@@ -382,6 +382,9 @@ static void test_serial_api_names_the_field(void **arg)
 	for (int i = 0; i < N; i++) {
 		refused(allocate(CA, i, 0, NULL), STATUS_INVALID_ARGUMENT, "count");
 		refused(put_setting(ADMIN, i, "../x", "y"), STATUS_INVALID_ARGUMENT, "object.setting.name");
+		refused(put_setting(ADMIN, i, "site.a/b", "y"), STATUS_INVALID_ARGUMENT, "object.setting.name");
+		refused(put_setting(ADMIN, i, "certificate.node.lifetime", "168h"), STATUS_INVALID_ARGUMENT,
+			"object.setting.value");
 		Kds__V1__Node node = KDS__V1__NODE__INIT;
 		node.name = PKI_KDS_NAME;
 		Kds__V1__Object o = KDS__V1__OBJECT__INIT;
@@ -459,7 +462,7 @@ struct watching {
 static void *watch_thread(void *arg)
 {
 	struct watching *w = arg;
-	char *prefix = "setting/watched";
+	char *prefix = "setting/site.watched";
 	Kds__V1__WatchRequest in = KDS__V1__WATCH_REQUEST__INIT;
 	in.since_revision = w->since;
 	in.n_prefixes = 1;
@@ -482,14 +485,14 @@ static void test_serial_api_watches_hear_on_every_replica(void **arg)
 		assert_int_equal(pthread_create(&w[i].thread, NULL, watch_thread, &w[i]), 0);
 	}
 	drop(now);
-	drop(put_setting(ADMIN, cluster.follower, "other", "1"));
-	drop(put_setting(ADMIN, cluster.follower, "watched", "1"));
+	drop(put_setting(ADMIN, cluster.follower, "site.other", "1"));
+	drop(put_setting(ADMIN, cluster.follower, "site.watched", "1"));
 	for (int i = 0; i < N; i++) {
 		pthread_join(w[i].thread, NULL);
 		if (!w[i].answer)
 			fail_msg("replica %d: %s", i + 1, w[i].status.message);
 		assert_int_equal(w[i].answer->n_objects, 1);
-		assert_string_equal(w[i].answer->objects[0]->key, "setting/watched");
+		assert_string_equal(w[i].answer->objects[0]->key, "setting/site.watched");
 		drop(w[i].answer);
 	}
 }

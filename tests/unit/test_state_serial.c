@@ -228,6 +228,37 @@ static void test_state_record_answers_one_by_one(void **arg)
 	fixture_close(&r);
 }
 
+static void test_state_records_are_kept_as_long_as_the_setting_says(void **arg)
+{
+	(void)arg;
+	struct fixture r;
+	fixture_begin(&r);
+	allocate(&r, "ca1", 10);
+	assert_int_equal(put_setting(&r, "records.retention", "30d"), STATUS_OK);
+	assert_int_equal(record_serial(&r, "ca1", 1, 1), STATUS_OK); /* expires after three days */
+	r.time_ms = NOW_MS + (uint64_t)33 * DAY_S * 1000;
+	allocate(&r, "ca1", 1);
+	assert_int_equal(serial_status(&r).issued, 1);
+	fixture_reopen(&r); /* it is known from the tables too */
+	r.time_ms += 1000;
+	assert_int_equal(put_setting(&r, "records.retention", "31d"), STATUS_OK);
+	assert_int_equal(serial_status(&r).issued, 0);
+	/* Shorter again: with the next command. A value that this version does not allow counts as the default. */
+	r.time_ms = NOW_MS;
+	struct certificate c;
+	make_certificate(&c, 2, 1);
+	c.message.not_after = NOW_S + 40 * DAY_S;
+	c.message.profile = "ca";
+	assert_int_equal(record(&r, "ca1", &c), STATUS_OK);
+	r.time_ms = NOW_MS + (uint64_t)41 * DAY_S * 1000;
+	allocate(&r, "ca1", 1);
+	assert_int_equal(serial_status(&r).issued, 1);
+	assert_int_equal(put_setting(&r, "records.retention", "a while"), STATUS_OK);
+	allocate(&r, "ca1", 1);
+	assert_int_equal(serial_status(&r).issued, 0);
+	fixture_close(&r);
+}
+
 static void test_state_records_expire_and_stay_used(void **arg)
 {
 	(void)arg;
@@ -425,6 +456,7 @@ int main(void)
 		cmocka_unit_test(test_state_record_limits_the_lifetime),
 		cmocka_unit_test(test_state_record_answers_one_by_one),
 		cmocka_unit_test(test_state_records_expire_and_stay_used),
+		cmocka_unit_test(test_state_records_are_kept_as_long_as_the_setting_says),
 		cmocka_unit_test(test_state_time_never_goes_back),
 		cmocka_unit_test(test_state_min_serial_never_goes_down),
 		cmocka_unit_test(test_state_min_serial_latest_is_the_highest_issued),

@@ -18,7 +18,8 @@ const struct state_table state_tables[STATE_TABLES] = {
 		.name = "numbers",
 		.columns = "id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL, time_ms INTEGER NOT NULL,"
 			   " revision INTEGER NOT NULL, last_serial INTEGER NOT NULL, min_serial INTEGER NOT NULL,"
-			   " highest_issued INTEGER NOT NULL, issued INTEGER NOT NULL, oldest_request INTEGER NOT NULL",
+			   " highest_issued INTEGER NOT NULL, issued INTEGER NOT NULL, oldest_request INTEGER NOT NULL,"
+			   " digest BLOB NOT NULL",
 		.key = "id",
 		.lasting = true,
 	},
@@ -57,8 +58,8 @@ const struct state_table state_tables[STATE_TABLES] = {
 
 static const char *const statements[SQL_COUNT] = {
 	[SQL_NUMBERS_GET] = "SELECT applied, time_ms, revision, last_serial, min_serial, highest_issued, issued,"
-			    " oldest_request FROM numbers",
-	[SQL_NUMBERS_PUT] = "INSERT OR REPLACE INTO numbers VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+			    " oldest_request, digest FROM numbers",
+	[SQL_NUMBERS_PUT] = "INSERT OR REPLACE INTO numbers VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[SQL_BLOCKS_ALL] = "SELECT holder, ranges FROM blocks",
 	[SQL_BLOCKS_PUT] = "INSERT OR REPLACE INTO blocks VALUES (?, ?)",
 	[SQL_BLOCKS_DELETE] = "DELETE FROM blocks WHERE holder = ?",
@@ -194,33 +195,48 @@ enum status_code state_make_tables(sqlite3 *db, struct status *st)
 	return rc;
 }
 
+void state_numbers(const struct numbers *n, uint64_t ret_values[NUMBERS])
+{
+	const uint64_t values[NUMBERS] = { n->applied,    n->time_ms,        n->revision, n->last_serial,
+					   n->min_serial, n->highest_issued, n->issued,   n->oldest_request };
+	memcpy(ret_values, values, sizeof values);
+}
+
 static enum status_code load_numbers(struct state *s, struct status *st)
 {
 	sqlite3_stmt *sql = s->sql[SQL_NUMBERS_GET];
 	int rv = sqlite3_step(sql);
+	struct slice digest = { 0 };
 	enum status_code rc = STATUS_OK;
 	if (rv == SQLITE_ROW) {
-		uint64_t *const fields[] = {
+		uint64_t *const fields[NUMBERS] = {
 			&s->numbers.applied,     &s->numbers.time_ms,        &s->numbers.revision,
 			&s->numbers.last_serial, &s->numbers.min_serial,     &s->numbers.highest_issued,
 			&s->numbers.issued,      &s->numbers.oldest_request,
 		};
-		for (int i = 0; i < (int)(sizeof fields / sizeof *fields); i++)
+		for (int i = 0; i < NUMBERS; i++)
 			*fields[i] = (uint64_t)sqlite3_column_int64(sql, i);
+		digest = state_column(sql, NUMBERS);
 	} else if (rv != SQLITE_DONE) {
 		rc = state_sql_failed(s, st, "read the numbers");
 	}
+	if (rc == STATUS_OK)
+		rc = digest_open(s, digest, st);
 	sqlite3_reset(sql);
 	return rc;
 }
 
 static enum status_code save_numbers(struct state *s, struct status *st)
 {
-	const struct numbers *n = &s->numbers;
-	const uint64_t values[] = { n->applied,    n->time_ms,        n->revision, n->last_serial,
-				    n->min_serial, n->highest_issued, n->issued,   n->oldest_request };
-	for (int i = 0; i < (int)(sizeof values / sizeof *values); i++)
+	uint64_t values[NUMBERS];
+	uint8_t digest[STATE_DIGEST_SIZE];
+	enum status_code rc = digest_total(s, st, digest);
+	if (rc != STATUS_OK)
+		return rc;
+	state_numbers(&s->numbers, values);
+	for (int i = 0; i < NUMBERS; i++)
 		state_bind_uint(s->sql[SQL_NUMBERS_PUT], i + 1, values[i]);
+	state_bind_blob(s->sql[SQL_NUMBERS_PUT], NUMBERS + 1, (struct slice){ digest, sizeof digest });
 	return state_run(s, SQL_NUMBERS_PUT, st, "write the numbers");
 }
 
@@ -261,6 +277,7 @@ void state_close(struct state *s)
 		sqlite3_finalize(s->sql[i]);
 	state_serial_unload(s);
 	requests_free(s->requests);
+	digest_close(s);
 	free(s->cluster);
 	free(s->kds_name);
 	buffer_wipe(&s->scratch);

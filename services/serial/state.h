@@ -57,6 +57,21 @@ enum status_code state_apply(struct state *s, uint64_t index, struct slice comma
  */
 enum status_code state_flush(struct state *s, struct status *st) MUST_CHECK;
 
+/*
+ * The digest of the state: equal where the content is equal, on every replica, and different (but for one case in
+ * 2^256) where a bit differs; against faults, not adversaries. Costs a flush, so it belongs into a transaction when
+ * commands were applied since the last. INTERNAL as state_flush().
+ */
+#define STATE_DIGEST_SIZE 32
+enum status_code state_digest(struct state *s, struct status *st, uint8_t ret_digest[STATE_DIGEST_SIZE]) MUST_CHECK;
+/*
+ * Reads the tables again, at most `rows` rows of one of them in this call (a small table all at once), and compares
+ * their digest with the running one when all were read (*ret_done; the next call begins anew). Commands may be applied
+ * between two calls. DATA_LOSS: the disk does not hold what was written, or the database was changed by another hand.
+ * INTERNAL as state_flush().
+ */
+enum status_code state_scan_digest(struct state *s, unsigned rows, struct status *st, bool *ret_done) MUST_CHECK;
+
 /* Could this command be well formed for anyone (names, sizes, kinds)? The api asks before it proposes, so that people
  * get an answer at once; state_apply() asks again. `field` as in state_result. */
 enum status_code state_validate(const Kds__V1__Command *command, struct status *st, const char **ret_field) MUST_CHECK;

@@ -6,6 +6,7 @@
  *   state_serial.c    blocks, records, min_serial
  *   state_objects.c   configuration objects
  *   state_requests.c  request ids that were seen
+ *   state_digest.c    the digest of all rows
  *   state_reads.c     answers
  *
  * A function that applies something returns OK also when it refuses (the refusal is in the result) and INTERNAL when
@@ -22,7 +23,7 @@
 /*
  * Every table of the state, in the order in which they are read and written as a whole: by snapshots, backups, the
  * digest and all else that must go over the whole state. Whoever adds a table adds it here. Rows are read with
- * SELECT *, in the order of the key.
+ * SELECT *, in the order of the key. The digest follows each change by itself (state_digest.c).
  */
 enum state_table_number {
 	STATE_TABLE_NUMBERS,
@@ -38,7 +39,7 @@ struct state_table {
 	const char *columns; /* as CREATE TABLE wants them */
 	const char *key;     /* the column that is the primary key; the first */
 	const char *indexes[STATE_INDEXES_MAX]; /* columns with an index of their own */
-	bool without_rowid;
+	bool without_rowid; /* only where there are few rows: the digest reads them all at once */
 	bool lasting; /* means something beyond this log: backups hold it */
 };
 extern const struct state_table state_tables[STATE_TABLES];
@@ -72,6 +73,9 @@ struct numbers {
 	uint64_t issued;         /* rows of `issued` */
 	uint64_t oldest_request; /* sequence number of the oldest request id still known */
 };
+#define NUMBERS 8
+/* In the order of the table's columns. */
+void state_numbers(const struct numbers *n, uint64_t ret_values[NUMBERS]);
 
 enum statement {
 	SQL_NUMBERS_GET,
@@ -100,6 +104,7 @@ enum statement {
 enum status_code state_make_tables(sqlite3 *db, struct status *st) MUST_CHECK;
 
 struct requests;
+struct digest;
 
 struct state {
 	sqlite3 *db;
@@ -109,6 +114,7 @@ struct state {
 	struct holder *holders[HOLDERS_MAX];
 	unsigned n_holders;
 	struct requests *requests;
+	struct digest *digest;
 	/* The record that expires first; expiry_s is INT64_MAX when there is none. */
 	int64_t expiry_s;
 	uint64_t expiry_serial;
@@ -182,5 +188,17 @@ enum status_code requests_find(struct state *s, const Kds__V1__Command *c, struc
 enum status_code requests_remember(struct state *s, const Kds__V1__Command *c, const struct state_result *r,
 				   struct status *st) MUST_CHECK;
 enum status_code requests_flush(struct state *s, struct status *st) MUST_CHECK;
+/* The entries of a row of the table, the last of which has the number `last`; stops at damage. */
+typedef void (*requests_entry_fn)(void *arg, uint64_t number, struct slice entry);
+void requests_each(struct slice row, uint64_t last, requests_entry_fn each, void *arg);
+
+/* state_digest.c. `stored`: what digest_total() was when the numbers were written; empty: what the tables hold now is
+ * read and taken as right, which blocks. */
+enum status_code digest_open(struct state *s, struct slice stored, struct status *st) MUST_CHECK;
+void digest_close(struct state *s);
+/* As state_digest(), which flushes first. */
+enum status_code digest_total(struct state *s, struct status *st, uint8_t ret_digest[STATE_DIGEST_SIZE]) MUST_CHECK;
+/* A request id comes or goes; the entry as it is in its row. */
+void digest_request(struct state *s, uint64_t number, struct slice entry, bool comes);
 
 #endif

@@ -32,7 +32,7 @@ struct requests {
 	struct request *unsaved; /* this and what is newer waits for requests_flush() */
 	uint64_t next;           /* sequence number of the next */
 	size_t count, answer_bytes;
-	struct buffer row;
+	struct buffer row, entry;
 	struct request *buckets[BUCKETS];
 };
 
@@ -72,9 +72,24 @@ static void link_request(struct requests *q, struct request *e)
 	q->answer_bytes += e->answer_len;
 }
 
-static void forget_oldest(struct state *s)
+/* False: no memory. */
+static bool append_entry(struct buffer *row, const struct request *e)
 {
-	struct requests *q = s->requests;
+	size_t body = (size_t)e->key_len + e->answer_len;
+	if (!buffer_reserve(row, ENTRY_HEADER + body))
+		return false;
+	uint8_t *p = row->data + row->len;
+	state_put_be(p, e->time_ms, 8);
+	state_put_be(p + 8, e->code, 4);
+	state_put_be(p + 12, e->key_len, 4);
+	state_put_be(p + 16, e->answer_len, 4);
+	memcpy(p + ENTRY_HEADER, e->bytes, body);
+	row->len += ENTRY_HEADER + body;
+	return true;
+}
+
+static void unlink_oldest(struct requests *q)
+{
 	struct request *e = q->oldest;
 	struct request **at = &q->buckets[e->bucket];
 	while (*at != e)
@@ -87,8 +102,24 @@ static void forget_oldest(struct state *s)
 		q->unsaved = e->newer;
 	q->count--;
 	q->answer_bytes -= e->answer_len;
-	s->numbers.oldest_request++;
 	free(e);
+}
+
+/* An entry as it is in its row; in q->entry. */
+static struct slice pack_entry(struct requests *q, const struct request *e)
+{
+	q->entry.len = 0;
+	if (!append_entry(&q->entry, e))
+		return (struct slice){ 0 };
+	return (struct slice){ q->entry.data, q->entry.len };
+}
+
+static void forget_oldest(struct state *s)
+{
+	struct requests *q = s->requests;
+	digest_request(s, q->next - q->count, pack_entry(q, q->oldest), false);
+	unlink_oldest(q);
+	s->numbers.oldest_request++;
 }
 
 void requests_expire(struct state *s)
@@ -152,26 +183,12 @@ enum status_code requests_remember(struct state *s, const Kds__V1__Command *c, c
 		return status_set(st, STATUS_INTERNAL, "state: out of memory for a request id");
 	e->time_ms = s->numbers.time_ms;
 	e->code = r->status.code;
+	digest_request(s, q->next, pack_entry(q, e), true);
 	link_request(q, e);
 	if (!q->unsaved)
 		q->unsaved = e;
 	while (q->count > COUNT_MAX || q->answer_bytes > ANSWER_BYTES_MAX)
 		forget_oldest(s);
-	return STATUS_OK;
-}
-
-static enum status_code append_entry(struct buffer *row, const struct request *e, struct status *st)
-{
-	size_t body = (size_t)e->key_len + e->answer_len;
-	if (!buffer_reserve(row, ENTRY_HEADER + body))
-		return status_set(st, STATUS_INTERNAL, "state: out of memory for the request ids");
-	uint8_t *p = row->data + row->len;
-	state_put_be(p, e->time_ms, 8);
-	state_put_be(p + 8, e->code, 4);
-	state_put_be(p + 12, e->key_len, 4);
-	state_put_be(p + 16, e->answer_len, 4);
-	memcpy(p + ENTRY_HEADER, e->bytes, body);
-	row->len += ENTRY_HEADER + body;
 	return STATUS_OK;
 }
 
@@ -183,32 +200,50 @@ enum status_code requests_flush(struct state *s, struct status *st)
 	if (rc != STATUS_OK || !q->unsaved)
 		return rc;
 	q->row.len = 0;
-	for (const struct request *e = q->unsaved; rc == STATUS_OK && e; e = e->newer)
-		rc = append_entry(&q->row, e, st);
-	if (rc != STATUS_OK)
-		return rc;
+	for (const struct request *e = q->unsaved; e; e = e->newer)
+		if (!append_entry(&q->row, e))
+			return status_set(st, STATUS_INTERNAL, "state: out of memory for the request ids");
 	q->unsaved = NULL;
 	state_bind_uint(s->sql[SQL_REQUESTS_INSERT], 1, q->next - 1);
 	state_bind_blob(s->sql[SQL_REQUESTS_INSERT], 2, (struct slice){ q->row.data, q->row.len });
 	return state_run(s, SQL_REQUESTS_INSERT, st, "write request ids");
 }
 
-/* The entry at p, of `left` bytes; its size, 0: damaged or no memory. */
-static size_t load_entry(const uint8_t *p, size_t left, struct request **ret_request)
+/* The size of the entry at p, of `left` bytes; 0: damaged. */
+static size_t entry_size(const uint8_t *p, size_t left)
 {
 	if (left < ENTRY_HEADER)
 		return 0;
 	size_t key_len = state_get_be(p + 12, 4), answer_len = state_get_be(p + 16, 4);
 	if (key_len == 0 || key_len + answer_len > left - ENTRY_HEADER)
 		return 0;
+	return ENTRY_HEADER + key_len + answer_len;
+}
+
+void requests_each(struct slice row, uint64_t last, requests_entry_fn each, void *arg)
+{
+	const uint8_t *p = row.data;
+	size_t size;
+	uint64_t n = 0;
+	for (size_t at = 0; at < row.len && (size = entry_size(p + at, row.len - at)) > 0; at += size)
+		n++;
+	for (size_t at = 0; n > 0; at += size) {
+		size = entry_size(p + at, row.len - at);
+		each(arg, last + 1 - n--, (struct slice){ p + at, size });
+	}
+}
+
+/* NULL: no memory. */
+static struct request *load_entry(const uint8_t *p)
+{
 	const uint8_t *key = p + ENTRY_HEADER;
+	size_t key_len = state_get_be(p + 12, 4), answer_len = state_get_be(p + 16, 4);
 	struct request *e = new_request((struct slice){ key, key_len }, (struct slice){ key + key_len, answer_len });
 	if (!e)
-		return 0;
+		return NULL;
 	e->time_ms = state_get_be(p, 8);
 	e->code = (uint32_t)state_get_be(p + 8, 4);
-	*ret_request = e;
-	return ENTRY_HEADER + key_len + answer_len;
+	return e;
 }
 
 /* The rows hold all entries from oldest_request on, in order; the first row may begin before it. */
@@ -218,9 +253,9 @@ static enum status_code load_row(struct state *s, struct slice row, uint64_t las
 	const uint8_t *p = row.data;
 	uint64_t n = 0, behind = q->next;
 	for (size_t at = 0; at < row.len; n++) {
-		struct request *e;
-		size_t size = load_entry(p + at, row.len - at, &e);
-		if (size == 0)
+		size_t size = entry_size(p + at, row.len - at);
+		struct request *e = size > 0 ? load_entry(p + at) : NULL;
+		if (!e)
 			return status_set(st, STATUS_DATA_LOSS,
 					  "state: the table of request ids is damaged (or memory ran"
 					  " out): restore this replica");
@@ -252,8 +287,7 @@ enum status_code requests_load(struct state *s, struct status *st)
 		rc = state_sql_failed(s, st, "read the request ids");
 	sqlite3_reset(sql);
 	while (rc == STATUS_OK && q->count > 0 && q->next - q->count < oldest)
-		forget_oldest(s);
-	s->numbers.oldest_request = oldest;
+		unlink_oldest(q);
 	if (rc == STATUS_OK && q->next - q->count != oldest)
 		rc =
 		    status_set(st, STATUS_DATA_LOSS, "state: the table of request ids has a gap: restore this replica");
@@ -270,5 +304,6 @@ void requests_free(struct requests *q)
 		free(e);
 	}
 	buffer_free(&q->row);
+	buffer_free(&q->entry);
 	free(q);
 }

@@ -82,6 +82,16 @@ static enum status_code load(sqlite3 *db, enum state_reader_scope scope, const s
 	return rc;
 }
 
+/* The running digest is that of what the tables hold. */
+static void assert_digest_matches(struct state *s)
+{
+	struct status st;
+	bool done = false;
+	while (!done)
+		if (state_scan_digest(s, 10, &st, &done) != STATUS_OK)
+			fail_msg("%s", st.message);
+}
+
 static void test_state_reader_and_loader_keep_everything(void **arg)
 {
 	(void)arg;
@@ -102,6 +112,7 @@ static void test_state_reader_and_loader_keep_everything(void **arg)
 	assert_int_equal(again.len, stream.len);
 	assert_memory_equal(again.data, stream.data, stream.len);
 
+	assert_digest_matches(copy.state);
 	/* It goes on where the first was. */
 	copy.index = state_applied(copy.state);
 	assert_int_equal(serial_status(&copy).issued, 50);
@@ -154,6 +165,10 @@ static void test_state_reader_lasting_leaves_request_ids_out(void **arg)
 	assert_int_equal(load(db, STATE_READER_ALL, &lasting, 4096, &st), STATUS_DATA_LOSS);
 	assert_int_equal(load(db, STATE_READER_LASTING, &all, 4096, &st), STATUS_FAILED_PRECONDITION);
 	assert_int_equal(load(db, STATE_READER_LASTING, &lasting, 4096, &st), STATUS_OK);
+	struct state *s = NULL;
+	assert_int_equal(state_open(db, &st, &s), STATUS_OK);
+	assert_digest_matches(s);
+	state_close(s);
 	sqlite3_close(db);
 	fixture_close(&r);
 	buffer_free(&all);

@@ -7,6 +7,7 @@
 #include "tests/fault/simulation/digest.h"
 #include "tests/fault/simulation/node.h"
 
+#define SCAN_ROWS 40   /* of a table, each time */
 #define DIGEST_EVERY 4 /* entries: often enough that all replicas are seen at the same ones */
 
 struct id {
@@ -226,6 +227,18 @@ static void check_state(struct check *c, unsigned index, uint64_t applied)
 			 applied);
 }
 
+/* What its disk holds is what it has written, by its own digest. A mutant changes the disk behind its back, and is to be
+ * caught by what comes of it. */
+static void check_scan(struct check *c, unsigned index)
+{
+	struct status st;
+	bool done;
+	if (c->sim->mutant != MUTANT_NONE)
+		return;
+	if (state_scan_digest(node_state(c->sim->nodes[index]), SCAN_ROWS, &st, &done) != STATUS_OK)
+		sim_fail(c->sim, "replica %u: %s", index + 1, st.message);
+}
+
 static void check_node(struct check *c, unsigned index)
 {
 	struct mirror *m = &c->mirrors[index];
@@ -240,6 +253,7 @@ static void check_node(struct check *c, unsigned index)
 	if (status.applied_index == m->digested || !sqlite3_get_autocommit(store_sqlite(node_store(n))))
 		return;
 	m->digested = status.applied_index;
+	check_scan(c, index);
 	if (m->digested % DIGEST_EVERY == 0 || !m->started)
 		check_state(c, index, m->digested);
 	m->started = true;

@@ -32,6 +32,7 @@ struct engine {
 	uv_timer_t timer;
 	pthread_t thread;
 	atomic_bool stopping;
+	atomic_bool reported; /* a peer has lost its leader, or a stream broke */
 	atomic_bool announce; /* a peer came up: it wants to hear how we are */
 	bool loop_ready, handles_ready, thread_ready;
 
@@ -39,6 +40,9 @@ struct engine {
 	Kds__V1__ReplicaStatus status;
 	unsigned status_every_ms;
 	uint64_t status_due_ms;
+	struct failover failover;
+	uint64_t failover_due_ms;
+	uint64_t leader_id; /* as Raft has it; 0: none. status.leader_id is 0 also when it is lost */
 	struct buffer scratch;
 	uint64_t *member_ids;
 	size_t n_members;
@@ -58,12 +62,21 @@ static void on_send(void *arg, raft_id to, struct slice message)
 	(void)peers_send(e->peers, to, message); /* dropped when it is gone: Raft sends again */
 }
 
+/* Something may speak for or against the leader. */
+static void look_for_leader(struct engine *e)
+{
+	atomic_store(&e->reported, true);
+	uv_async_send(&e->wake);
+}
+
 static void on_message(void *arg, uint64_t from, struct arena *arena, const Kds__V1__PeerMessage *message, size_t size)
 {
 	struct engine *e = arg;
 	bool is_status = message->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_STATUS;
 	view_heard(e->view, from, is_status ? message->status : NULL);
 	if (is_status) {
+		if (message->status->lost_term != 0 || message->status->role == KDS__V1__RAFT_ROLE__RAFT_ROLE_FOLLOWER)
+			look_for_leader(e);
 		arena_free(arena);
 		return;
 	}
@@ -80,6 +93,8 @@ static void on_link(void *arg, uint64_t peer, bool outgoing, bool up)
 	if (outgoing && up) {
 		atomic_store(&e->announce, true);
 		uv_async_send(&e->wake);
+	} else if (!up) {
+		look_for_leader(e);
 	}
 }
 
@@ -105,11 +120,61 @@ static void send_status(struct engine *e)
 			(void)peers_send(e->peers, e->member_ids[i], (struct slice){ e->scratch.data, e->scratch.len });
 }
 
-static void publish_status(struct engine *e, bool changed, uint64_t now)
+/* The leader whose streams had all broken before this turn's messages were taken: what it sent before is known. */
+static uint64_t gone_leader(struct engine *e)
+{
+	uint64_t leader = e->leader_id;
+	return leader != 0 && leader != e->status.id && peers_gone(e->peers, leader) ? leader : 0;
+}
+
+/* Has the leader been lost, and is it on us to replace it? After replica_status(). */
+static void watch_leader(struct engine *e, uint64_t gone, uint64_t now)
+{
+	struct failover_voter others[FAILOVER_VOTERS_MAX];
+	raft_id ids[FAILOVER_VOTERS_MAX];
+	size_t n_ids = replica_voters(e->replica, ids, FAILOVER_VOTERS_MAX);
+	e->leader_id = e->status.leader_id;
+	struct failover_facts facts = {
+		.now_ms = now,
+		.term = e->status.term,
+		.leader = e->leader_id,
+		.gone = gone != 0 && gone == e->leader_id,
+		.last_term = e->status.last_term,
+		.last_index = e->status.last_index,
+		.others = others,
+	};
+	for (size_t i = 0; i < n_ids; i++) {
+		if (ids[i] == e->status.id)
+			facts.votes = true;
+		else
+			others[facts.n_others++] = view_report(e->view, ids[i]);
+	}
+	view_leader_facts(e->view, facts.leader, facts.term, &facts.heard_ms, &facts.resigned);
+	struct failover_advice advice = failover_advise(&e->failover, &facts);
+	if (advice.lost_term != 0 && advice.lost_term != e->status.lost_term)
+		log_info("lost the leader term=%" PRIu64 " leader=%" PRIu64 " because=%s", advice.lost_term, facts.leader,
+			 facts.gone ? "gone" : facts.resigned ? "resigned" : "silent");
+	e->status.lost_term = advice.lost_term;
+	e->failover_due_ms = advice.due_ms;
+	if (advice.stand) {
+		replica_stand(e->replica);
+		replica_finish(e->replica);
+		replica_status(e->replica, &e->status);
+		e->leader_id = e->status.leader_id;
+	}
+}
+
+static void publish_status(struct engine *e, uint64_t gone, bool changed, uint64_t now)
 {
 	Kds__V1__RaftRole role = e->status.role;
-	uint64_t term = e->status.term, leader = e->status.leader_id;
+	uint64_t term = e->status.term, leader = e->status.leader_id, lost = e->status.lost_term;
 	replica_status(e->replica, &e->status);
+	bool new_leader = e->status.leader_id != e->leader_id || e->status.term != term;
+	if (atomic_exchange(&e->reported, false) || gone || new_leader || e->failover.lost_term != 0 ||
+	    now >= e->failover_due_ms)
+		watch_leader(e, gone, now);
+	if (e->status.lost_term != 0)
+		e->status.leader_id = 0;
 	e->status.time_ms = clock_unix_ms();
 	if (changed || e->status.revision == 0) { /* 0: just started */
 		Kds__V1__SerialStatus serials;
@@ -119,7 +184,8 @@ static void publish_status(struct engine *e, bool changed, uint64_t now)
 		e->status.revision = serials.revision;
 	}
 	view_publish(e->view, &e->status);
-	bool news = role != e->status.role || term != e->status.term || leader != e->status.leader_id;
+	bool news = role != e->status.role || term != e->status.term || leader != e->status.leader_id ||
+		    lost != e->status.lost_term;
 	if (!atomic_exchange(&e->announce, false) && !news && now < e->status_due_ms)
 		return;
 	e->status_due_ms = now + e->status_every_ms;
@@ -127,6 +193,7 @@ static void publish_status(struct engine *e, bool changed, uint64_t now)
 		view_set_voter(e->view, e->member_ids[i], replica_is_voter(e->replica, e->member_ids[i]));
 	send_status(e);
 }
+
 static void refuse_proposal(const struct proposal *p)
 {
 	struct state_result result = { .field = "" };
@@ -177,6 +244,7 @@ static void on_timer(uv_timer_t *timer);
 
 static void turn(struct engine *e)
 {
+	uint64_t gone = gone_leader(e);
 	const struct inbox_content *in = inbox_take(e->inbox, replica_waiting(e->replica));
 	uint64_t now = clock_monotonic_ms();
 	/* Messages before the timer: after a slow disk, heartbeats that wait here count before an election begins. */
@@ -193,10 +261,12 @@ static void turn(struct engine *e)
 		e->changed(e->arg, e->state, state_revision(e->state));
 	run_local_reads(e, in);
 	now = clock_monotonic_ms();
-	publish_status(e, changed, now);
+	publish_status(e, gone, changed, now);
 	uint64_t due = replica_due(e->replica);
 	if (e->status_due_ms < due)
 		due = e->status_due_ms;
+	if (e->failover_due_ms < due)
+		due = e->failover_due_ms;
 	uv_update_time(&e->loop);
 	uv_timer_start(&e->timer, on_timer, due > now ? due - now : 1, 0);
 }
@@ -332,6 +402,8 @@ static enum status_code start_view(struct engine *e, const struct engine_options
 	kds__v1__replica_status__init(&e->status);
 	e->status.id = o->id;
 	e->status.version = (char *)KDS_VERSION; /* only read */
+	failover_init(&e->failover, o->id, o->election_ms, o->heartbeat_ms);
+	e->failover_due_ms = UINT64_MAX;
 	e->status_every_ms = o->election_ms / 2 < STATUS_EVERY_MS ? o->election_ms / 2 : STATUS_EVERY_MS;
 	return STATUS_OK;
 }

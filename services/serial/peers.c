@@ -497,6 +497,17 @@ bool peers_connected(struct peers *p, uint64_t id)
 	return up;
 }
 
+bool peers_gone(struct peers *p, uint64_t id)
+{
+	struct peer *peer = find_id(p, id);
+	if (!peer)
+		return false;
+	pthread_mutex_lock(&p->mutex);
+	bool gone = !peer->up && peer->n_in == 0;
+	pthread_mutex_unlock(&p->mutex);
+	return gone;
+}
+
 void peers_rpc_address(struct peers *p, uint64_t id, char *buf, size_t size)
 {
 	struct peer *peer = find_id(p, id);

@@ -47,6 +47,8 @@ void peers_stop(struct peers *p);
 /* Sends a packed PeerMessage; never blocks. False: not connected or full; it is dropped, as Raft allows. Any thread. */
 bool peers_send(struct peers *p, uint64_t to, struct slice message);
 bool peers_connected(struct peers *p, uint64_t id);
+/* No stream to it and none from it. False for who is no peer. */
+bool peers_gone(struct peers *p, uint64_t id);
 /* "" while unknown. Copies into buf. */
 void peers_rpc_address(struct peers *p, uint64_t id, char *buf, size_t size);
 /* Closes the streams whose other end the trust no longer takes. Any thread but a callback's. */

@@ -495,6 +495,15 @@ bool replica_is_voter(struct replica *r, raft_id id)
 	return false;
 }
 
+size_t replica_voters(const struct replica *r, raft_id *ret_ids, size_t max)
+{
+	size_t n = 0;
+	for (unsigned i = 0; i < r->raft.configuration.n && n < max; i++)
+		if (r->raft.configuration.servers[i].role == RAFT_VOTER)
+			ret_ids[n++] = r->raft.configuration.servers[i].id;
+	return n;
+}
+
 void replica_status(struct replica *r, Kds__V1__ReplicaStatus *status)
 {
 	static const Kds__V1__RaftRole roles[] = {
@@ -513,6 +522,7 @@ void replica_status(struct replica *r, Kds__V1__ReplicaStatus *status)
 	status->commit_index = raft_commit_index(&r->raft);
 	status->applied_index = r->applied;
 	status->last_index = r->last;
+	status->last_term = replica_last_term(r);
 }
 
 bool replica_take_changed(struct replica *r)

@@ -56,6 +56,12 @@ void replica_submit(struct replica *r, const struct proposal *proposals, size_t 
 void replica_read(struct replica *r, engine_read_fn read, void *arg);
 /* As engine_transfer(); answered in a later replica_finish(), or at once when it cannot begin. */
 void replica_transfer(struct replica *r, raft_id id, engine_transfer_fn done, void *arg);
+/*
+ * Stands for election at once, as one whom the leader has told to. For followers that have lost their leader (failover.h);
+ * without a leader, or while entries wait for the disk, nothing happens. Safe at any time: votes are given as ever. Behind a
+ * replica_finish(); what is to be sent leaves with the next.
+ */
+void replica_stand(struct replica *r);
 /* Election and heartbeat timers; and the open transaction's. */
 void replica_tick(struct replica *r, uint64_t now_ms);
 void replica_finish(struct replica *r);
@@ -66,6 +72,8 @@ uint64_t replica_due(const struct replica *r);
 size_t replica_waiting(const struct replica *r);
 bool replica_leads(struct replica *r);
 bool replica_is_voter(struct replica *r, raft_id id);
+/* The ids of the voters, at most `max`. Returns how many. */
+size_t replica_voters(const struct replica *r, raft_id *ret_ids, size_t max);
 /* Fills id, role, term, leader_id and the indexes. */
 void replica_status(struct replica *r, Kds__V1__ReplicaStatus *status);
 /* Was a command applied since the last call? */

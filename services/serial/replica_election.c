@@ -2,6 +2,46 @@
 
 #include "common/base/log.h"
 
+/* Standing for election before the timer */
+
+raft_term replica_last_term(const struct replica *r)
+{
+	struct cached_entry e;
+	size_t n;
+	if (entry_cache_get(r->cache, r->last, &e))
+		return e.term;
+	const struct store_run *runs = store_runs(r->store, &n);
+	return n > 0 && r->written == r->last ? runs[n - 1].term : 0;
+}
+
+/*
+ * TimeoutNow is what libraft has for it (Ongaro's thesis, §3.10): it skips the pre-vote, and tells the others not to refuse
+ * for the sake of a leader whom they have not given up yet. It obeys the leader alone, and when the log is the leader's, so
+ * it is told just that.
+ */
+void replica_stand(struct replica *r)
+{
+	raft_id leader;
+	const char *name;
+	raft_leader(&r->raft, &leader, &name);
+	if (leader == 0 || leader == r->options.id)
+		return;
+	struct raft_message m = {
+		.type = RAFT_TIMEOUT_NOW,
+		.server_id = leader,
+		.server_address = "",
+		.timeout_now = {
+			.term = raft_current_term(&r->raft),
+			.last_log_index = r->last,
+			.last_log_term = replica_last_term(r),
+		},
+	};
+	struct raft_event event = { .type = RAFT_RECEIVE, .receive = { .message = &m } };
+	replica_step(r, &event);
+	if (raft_state(&r->raft) != RAFT_FOLLOWER)
+		log_info("stands for election term=%llu", raft_current_term(&r->raft));
+}
+
 /* The handover of leadership */
 
 static void end_transfer(struct replica *r, const struct status *st, raft_id leader)

@@ -3,7 +3,7 @@
  *
  *   replica.c           the turn: steps, disk, applying, answers
  *   replica_messages.c  libraft's messages, packed with the entries that libraft only counts
- *   replica_election.c  who leads: handing it over
+ *   replica_election.c  who leads: standing for election, handing over
  *   replica_start.c     from the store to a running libraft, and back
  */
 #ifndef SERIAL_REPLICA_INTERNAL_H
@@ -75,6 +75,8 @@ void replica_fail(struct replica *r, raft_index behind, const char *why);
 
 /* replica_election.c */
 
+/* Of the last entry. 0: unknown. */
+raft_term replica_last_term(const struct replica *r);
 /* Tells whom the leadership goes to, once it has all entries. */
 void replica_push_transfer(struct replica *r);
 /* Answers a handover that has come to its end. */

@@ -122,6 +122,32 @@ void view_heard(struct view *v, uint64_t from, const Kds__V1__ReplicaStatus *sta
 	pthread_mutex_unlock(&v->mutex);
 }
 
+void view_leader_facts(struct view *v, uint64_t leader, uint64_t term, uint64_t *ret_heard_ms, bool *ret_resigned)
+{
+	pthread_mutex_lock(&v->mutex);
+	const struct known_member *m = find(v, leader);
+	*ret_heard_ms = m ? m->heard_ms : 0;
+	/* A candidate has the term before it leads it, a follower only afterwards. */
+	*ret_resigned = m && m->has_status && m->status.term == term &&
+			m->status.role == KDS__V1__RAFT_ROLE__RAFT_ROLE_FOLLOWER;
+	pthread_mutex_unlock(&v->mutex);
+}
+
+struct failover_voter view_report(struct view *v, uint64_t id)
+{
+	struct failover_voter report = { .id = id };
+	uint64_t now = clock_monotonic_ms();
+	pthread_mutex_lock(&v->mutex);
+	const struct known_member *m = find(v, id);
+	if (m && m->has_status && now - m->status_ms < v->election_ms) {
+		report.lost_term = m->status.lost_term;
+		report.last_term = m->status.last_term;
+		report.last_index = m->status.last_index;
+	}
+	pthread_mutex_unlock(&v->mutex);
+	return report;
+}
+
 bool view_leads(struct view *v)
 {
 	pthread_mutex_lock(&v->mutex);

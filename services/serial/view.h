@@ -6,6 +6,7 @@
 #define SERIAL_VIEW_H
 
 #include "services/serial/engine.h"
+#include "services/serial/failover.h"
 
 struct view;
 
@@ -28,6 +29,11 @@ void view_publish(struct view *v, const Kds__V1__ReplicaStatus *status);
 void view_set_voter(struct view *v, uint64_t id, bool voter);
 /* A peer spoke; with a status or (NULL) about something else. */
 void view_heard(struct view *v, uint64_t from, const Kds__V1__ReplicaStatus *status);
+
+/* Of who leads: when it was last heard of, and whether it says itself that it leads `term` no more. */
+void view_leader_facts(struct view *v, uint64_t leader, uint64_t term, uint64_t *ret_heard_ms, bool *ret_resigned);
+/* What a member has reported within the last election timeout; lost_term 0 when that is nothing. */
+struct failover_voter view_report(struct view *v, uint64_t id);
 
 bool view_leads(struct view *v);
 /* 0: knows none. */

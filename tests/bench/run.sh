@@ -10,6 +10,7 @@ usage() {
 
 	Names: echo connect commit read sign memory (default: these), and
 	  etcd      puts, linearizable reads and CPU beside Debian's etcd, which it fetches (not installed)
+	  failover  how long clients wait when the leader is killed, stopped or told to end
 	Builds release (build/) first. Runs on loopback; its data lies under TMPDIR (default /tmp).
 	  --seconds N   of each measurement (4)
 	  --rounds N    where two systems take turns (3)
@@ -206,6 +207,8 @@ bench_memory() {
 
 # shellcheck source=tests/bench/etcd.sh
 . "$top/tests/bench/etcd.sh"
+# shellcheck source=tests/bench/failover.sh
+. "$top/tests/bench/failover.sh"
 
 "$top/deploy/install-deps.sh"
 cmake --preset release -S "$top" >/dev/null
@@ -216,7 +219,7 @@ build_yardstick
 [[ " ${names[*]} " != *" memory "* ]] || bench_memory "idle, fresh"
 for name in "${names[@]}"; do
 	case $name in
-	echo | connect | commit | read | sign | etcd) bench_$name ;;
+	echo | connect | commit | read | sign | etcd | failover) bench_$name ;;
 	memory) bench_memory "after the above" ;;
 	*) usage >&2; exit 2 ;;
 	esac

@@ -929,6 +929,48 @@ static void test_replica_hands_over_to_nobody(void **state)
 	sim_free(s);
 }
 
+/* The leader is gone: whoever has the whole log leads a few ms after it stood for election, however its timer stands. */
+static void test_replica_stands_for_election(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(34);
+	int leader = elect(s), lags = (leader + 1) % N;
+	run(s, HEARTBEAT_MS);
+	s->cut[leader][lags] = true;
+	allocate_many(s, leader, 10);
+	run(s, 20);
+	assert_int_equal(s->accepted, 10);
+	node_kill(s, leader);
+
+	replica_stand(s->nodes[lags].replica); /* in vain: the other has more */
+	replica_finish(s->nodes[lags].replica);
+	run(s, 20);
+	assert_int_equal(leader_of(s), -1);
+	converge(s);
+
+	leader = elect(s);
+	int other = (leader + 1) % N, third = (leader + 2) % N;
+	allocate_many(s, leader, 10);
+	run(s, 20);
+	replica_stand(s->nodes[leader].replica); /* who leads does not */
+	node_kill(s, leader);
+	replica_stand(s->nodes[other].replica);
+	replica_finish(s->nodes[other].replica);
+	run(s, 10);
+	assert_int_equal(leader_of(s), other);
+
+	/* Also when its leader is well: an election that was not needed. */
+	replica_stand(s->nodes[third].replica);
+	replica_finish(s->nodes[third].replica);
+	run(s, 10);
+	assert_int_equal(leader_of(s), third);
+	allocate(s, third);
+	run(s, 20);
+	assert_int_equal(s->accepted, 21);
+	converge(s);
+	sim_free(s);
+}
+
 static void test_replica_survives_misfortunes(void **state)
 {
 	(void)state;
@@ -966,6 +1008,7 @@ int main(void)
 		cmocka_unit_test(test_replica_hands_over),
 		cmocka_unit_test(test_replica_hands_over_to_the_most_advanced),
 		cmocka_unit_test(test_replica_hands_over_to_nobody),
+		cmocka_unit_test(test_replica_stands_for_election),
 		cmocka_unit_test(test_replica_survives_misfortunes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

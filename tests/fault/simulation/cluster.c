@@ -142,7 +142,7 @@ static void misfortune(struct sim *s, struct plan *plan)
 {
 	unsigned i = (unsigned)sim_dice(s, s->n_nodes), k = (unsigned)sim_dice(s, s->n_nodes);
 	plan->misfortune_ms = s->now_ms + sim_dice(s, MISFORTUNE_MS);
-	switch (sim_dice(s, 16)) {
+	switch (sim_dice(s, 18)) {
 	case 0:
 	case 1:
 	case 2:
@@ -175,6 +175,12 @@ static void misfortune(struct sim *s, struct plan *plan)
 		/* Whoever leads. */
 		for (unsigned n = 0; n < s->n_nodes; n++)
 			node_hand_over(s->nodes[n], sim_chance(s, 50) ? 0 : k + 1);
+		break;
+	case 12:
+	case 13:
+		node_stand(s->nodes[i]);
+		if (sim_chance(s, 30))
+			node_stand(s->nodes[k]);
 		break;
 	default:
 		sim_trace(s, "the network is whole");

@@ -29,6 +29,7 @@ struct node {
 	struct replica *replica; /* NULL: down */
 	int64_t clock_ms;
 	uint64_t busy_until_ms;
+	bool stands;
 	struct proposal *proposals; /* each command on the heap */
 	size_t n_proposals, cap_proposals;
 	struct waiting_read *reads;
@@ -176,6 +177,7 @@ void node_start(struct node *n)
 	if (replica_new(&options, &st, &n->replica) != STATUS_OK)
 		sim_fail(s, "replica %u: %s", n->index + 1, st.message);
 	n->busy_until_ms = s->now_ms;
+	n->stands = false;
 	sim_trace(s, "replica %u starts", n->index + 1);
 	check_started(s->check, n->index);
 }
@@ -315,6 +317,11 @@ void node_turn(struct node *n)
 	replica_tick(n->replica, s->now_ms);
 	take_requests(n);
 	replica_finish(n->replica);
+	if (n->stands) {
+		replica_stand(n->replica);
+		replica_finish(n->replica);
+		n->stands = false;
+	}
 	n->busy_until_ms = s->now_ms + sim_dice(s, TURN_MS + 1);
 	if (disk_crashed(n->disk)) {
 		sim_trace(s, "replica %u crashed in its turn", n->index + 1);
@@ -322,6 +329,12 @@ void node_turn(struct node *n)
 		return;
 	}
 	check_turn(s->check, n->index);
+}
+
+void node_stand(struct node *n)
+{
+	sim_trace(n->sim, "replica %u is to stand for election", n->index + 1);
+	n->stands = true;
 }
 
 static void on_handed_over(void *arg, const struct status *st, uint64_t leader)

@@ -40,6 +40,9 @@ void node_read(struct node *n, engine_read_fn read, void *arg);
 /* It is told to hand its leadership to another (0: any). Does nothing when it does not lead. */
 void node_hand_over(struct node *n, uint64_t to);
 
+/* It stands for election at the end of its next turn, rightly or not. */
+void node_stand(struct node *n);
+
 /* While it runs. */
 void node_status(struct node *n, Kds__V1__ReplicaStatus *ret_status);
 struct store *node_store(struct node *n);

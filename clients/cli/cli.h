@@ -37,6 +37,7 @@ enum cli_option {
 	OPT_COUNT,
 	OPT_DIR,
 	OPT_EXPECT,
+	OPT_FORCE,
 	OPT_GROUP,
 	OPT_KDS_NAME,
 	OPT_KEYDIST_HOST,
@@ -77,7 +78,7 @@ struct cli_noun {
 
 /* In the order in which --help lists them. */
 extern const struct cli_noun cli_init, cli_cluster, cli_config, cli_node, cli_cert, cli_serial, cli_ca, cli_key,
-    cli_service, cli_call, cli_describe;
+    cli_service, cli_backup, cli_call, cli_describe;
 extern const struct cli_noun *const cli_nouns[];
 extern const size_t cli_n_nouns;
 

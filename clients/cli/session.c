@@ -346,6 +346,20 @@ enum status_code session_call(struct cli *cli, const struct session_request *req
 	return rc == STATUS_UNAVAILABLE || rc == STATUS_DEADLINE_EXCEEDED ? point_to_health(st) : rc;
 }
 
+enum status_code session_dial(struct cli *cli, unsigned role, const char *address, struct status *st,
+			      struct rpc_channel **ret_channel)
+{
+	if (session_open(cli, st) != STATUS_OK || load_identity(cli, cli->session, st) != STATUS_OK)
+		return st->code;
+	char *with_port = config_file_address(address, default_ports[role_index(role)]);
+	if (!with_port)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+	const char *addresses[] = { with_port };
+	enum status_code rc = open_channel(cli->session, role, addresses, 1, st, ret_channel);
+	free(with_port);
+	return rc;
+}
+
 /* A thread's part of session_ask_all(). */
 struct asker {
 	struct session *session;

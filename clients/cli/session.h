@@ -37,6 +37,11 @@ struct session_request {
 enum status_code session_call(struct cli *cli, const struct session_request *request, struct status *st,
 			      ProtobufCMessage **ret_answer) MUST_CHECK;
 
+/* A channel to one process alone, for several calls; the caller frees it with rpc_channel_free(). */
+struct rpc_channel;
+enum status_code session_dial(struct cli *cli, unsigned role, const char *address, struct status *st,
+			      struct rpc_channel **ret_channel) MUST_CHECK;
+
 /* One process and what it said. */
 struct session_reply {
 	unsigned role;

@@ -48,7 +48,7 @@ static int write_all(int fd, struct slice data)
 		p += n;
 		left -= (size_t)n;
 	}
-	return fsync(fd);
+	return 0;
 }
 
 static int sync_directory_of(const char *path)
@@ -63,31 +63,75 @@ static int sync_directory_of(const char *path)
 	return rv;
 }
 
-enum status_code file_write(const char *path, struct slice data, mode_t mode, bool replace, struct status *st)
+static enum status_code exists(const char *path, struct status *st)
 {
-	char temporary[PATH_MAX];
-	int n = snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
-	if (n < 0 || (size_t)n >= sizeof temporary)
+	return status_set(st, STATUS_ALREADY_EXISTS, "%s is there already; move it away first", path);
+}
+
+enum status_code file_writer_open(struct file_writer *w, const char *path, mode_t mode, bool replace,
+				  struct status *st)
+{
+	w->fd = -1;
+	w->replace = replace;
+	int n = snprintf(w->temporary, sizeof w->temporary, "%s.XXXXXX", path);
+	if (n < 0 || (size_t)n >= sizeof w->temporary)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "write %s: path too long", path);
-	int fd = mkostemp(temporary, O_CLOEXEC);
-	if (fd < 0)
+	snprintf(w->path, sizeof w->path, "%s", path);
+	if (!replace && access(path, F_OK) == 0)
+		return exists(path, st);
+	w->fd = mkostemp(w->temporary, O_CLOEXEC);
+	if (w->fd < 0)
 		return failed(st, "write", path);
-	int rv = fchmod(fd, mode);
-	if (rv == 0)
-		rv = write_all(fd, data);
-	if (close(fd) < 0)
+	if (fchmod(w->fd, mode) == 0)
+		return STATUS_OK;
+	enum status_code rc = failed(st, "write", path);
+	file_writer_abort(w);
+	return rc;
+}
+
+enum status_code file_writer_put(struct file_writer *w, struct slice data, struct status *st)
+{
+	return write_all(w->fd, data) == 0 ? STATUS_OK : failed(st, "write", w->path);
+}
+
+enum status_code file_writer_commit(struct file_writer *w, struct status *st)
+{
+	int rv = fsync(w->fd);
+	if (close(w->fd) < 0)
 		rv = -1;
+	w->fd = -1;
 	/* link() refuses an existing name in one step, as rename() cannot. */
 	if (rv == 0)
-		rv = replace ? rename(temporary, path) : link(temporary, path);
+		rv = w->replace ? rename(w->temporary, w->path) : link(w->temporary, w->path);
 	enum status_code rc = STATUS_OK;
 	if (rv < 0)
-		rc = errno == EEXIST ? status_set(st, STATUS_ALREADY_EXISTS, "%s is there already; move it away first", path)
-				     : failed(st, "write", path);
-	if (rc != STATUS_OK || !replace)
-		unlink(temporary);
-	if (rc == STATUS_OK && sync_directory_of(path) < 0)
-		rc = failed(st, "sync the directory of", path);
+		rc = errno == EEXIST ? exists(w->path, st) : failed(st, "write", w->path);
+	if (rc != STATUS_OK || !w->replace)
+		unlink(w->temporary);
+	if (rc == STATUS_OK && sync_directory_of(w->path) < 0)
+		rc = failed(st, "sync the directory of", w->path);
+	return rc;
+}
+
+void file_writer_abort(struct file_writer *w)
+{
+	if (w->fd < 0)
+		return;
+	close(w->fd);
+	unlink(w->temporary);
+	w->fd = -1;
+}
+
+enum status_code file_write(const char *path, struct slice data, mode_t mode, bool replace, struct status *st)
+{
+	struct file_writer w;
+	enum status_code rc = file_writer_open(&w, path, mode, replace, st);
+	if (rc != STATUS_OK)
+		return rc;
+	rc = file_writer_put(&w, data, st);
+	if (rc == STATUS_OK)
+		rc = file_writer_commit(&w, st);
+	file_writer_abort(&w);
 	return rc;
 }
 

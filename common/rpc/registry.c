@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backup.pb-c.h"
 #include "ca.pb-c.h"
 #include "common/net/identity.h"
 #include "config.pb-c.h"
@@ -15,6 +16,7 @@ static const struct rpc_service_entry services[] = {
 	{ .descriptor = &kds__v1__config__descriptor, .server_role = PEER_SERIAL },
 	{ .descriptor = &kds__v1__serial__descriptor, .server_role = PEER_SERIAL },
 	{ .descriptor = &kds__v1__replicas__descriptor, .server_role = PEER_SERIAL },
+	{ .descriptor = &kds__v1__backup__descriptor, .server_role = PEER_SERIAL },
 	{ .descriptor = &kds__v1__ca__descriptor, .server_role = PEER_CA },
 	{ .descriptor = &kds__v1__key_dist__descriptor, .server_role = PEER_KEYDIST },
 };

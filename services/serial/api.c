@@ -118,7 +118,7 @@ static enum status_code add_replicas(struct api *a, struct rpc_server *server, s
 }
 
 enum status_code api_new(struct rpc_server *server, struct engine *engine, struct forward *forward, struct watch *watch,
-			 struct status *st, struct api **ret_api)
+			 struct backup *backup, struct status *st, struct api **ret_api)
 {
 	struct api *a = calloc(1, sizeof *a);
 	if (!a)
@@ -126,11 +126,14 @@ enum status_code api_new(struct rpc_server *server, struct engine *engine, struc
 	a->engine = engine;
 	a->forward = forward;
 	a->watch = watch;
+	a->backup = backup;
 	enum status_code rc = api_add_serial(a, server, st);
 	if (rc == STATUS_OK)
 		rc = api_add_config(a, server, st);
 	if (rc == STATUS_OK)
 		rc = add_replicas(a, server, st);
+	if (rc == STATUS_OK)
+		rc = api_add_backup(a, server, st);
 	if (rc != STATUS_OK) {
 		free(a);
 		return rc;

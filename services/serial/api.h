@@ -1,5 +1,5 @@
 /*
- * What kds-serial serves: Serial, Config and Replicas (proto/). Checks who may do what, turns requests into commands
+ * What kds-serial serves: Serial, Config, Replicas and Backup (proto/). Checks who may do what, turns requests into commands
  * and reads.
  *
  * Any replica takes any call. Writes are for the leader: a follower passes them on as they came (RPC_ROUTED). So are
@@ -9,6 +9,7 @@
 #define SERIAL_API_H
 
 #include "common/rpc/server.h"
+#include "services/serial/backup.h"
 #include "services/serial/engine.h"
 #include "services/serial/forward.h"
 #include "services/serial/watch.h"
@@ -17,7 +18,7 @@ struct api;
 
 /* Registers the services and the route. All are borrowed and must outlive the api. */
 enum status_code api_new(struct rpc_server *server, struct engine *engine, struct forward *forward, struct watch *watch,
-			 struct status *st, struct api **ret_api) MUST_CHECK;
+			 struct backup *backup, struct status *st, struct api **ret_api) MUST_CHECK;
 /* When no new calls can come. NULL is allowed. */
 void api_free(struct api *a);
 

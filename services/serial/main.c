@@ -24,6 +24,7 @@ struct serial {
 	struct forward *forward;
 	struct watch *watch;
 	struct publish *publish;
+	struct backup *backup;
 	struct api *api;
 };
 
@@ -111,6 +112,12 @@ static enum status_code start_engine(struct serial *s, struct status *st)
 	return engine_start(&options, st, &s->engine);
 }
 
+static enum status_code start_backup(struct serial *s, struct status *st)
+{
+	const struct backup_options options = { .data_dir = s->config.data_dir, .replica = s->options.name };
+	return backup_new(&options, st, &s->backup);
+}
+
 /* The trust is in force before the first peer may call. */
 static enum status_code start(struct serial *s, struct status *st)
 {
@@ -127,7 +134,9 @@ static enum status_code start(struct serial *s, struct status *st)
 	if (rc == STATUS_OK)
 		rc = forward_new(s->engine, daemon_credentials(s->daemon), daemon_trust(s->daemon), st, &s->forward);
 	if (rc == STATUS_OK)
-		rc = api_new(server, s->engine, s->forward, s->watch, st, &s->api);
+		rc = start_backup(s, st);
+	if (rc == STATUS_OK)
+		rc = api_new(server, s->engine, s->forward, s->watch, s->backup, st, &s->api);
 	if (rc != STATUS_OK)
 		return rc;
 	daemon_set_ready(s->daemon, is_ready, s);
@@ -144,6 +153,7 @@ static void stop(struct serial *s)
 	watch_stop(s->watch);
 	publish_stop(s->publish);
 	forward_free(s->forward);
+	backup_free(s->backup);
 	if (s->engine)
 		engine_stop(s->engine);
 	daemon_free(s->daemon);

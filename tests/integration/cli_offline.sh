@@ -212,7 +212,7 @@ assert_match "fields" "csr +bytes.*lifetime_s +uint32" "$out"
 expect 0 kds-cli describe Profile
 assert_match "values" "PROFILE_KDS_CLIENT +1" "$out"
 expect 0 kds-cli --json describe
-assert_eq "services in JSON" 6 "$(json services <<<"$out" | grep -o servedBy | wc -l)"
+assert_eq "services in JSON" 7 "$(json services <<<"$out" | grep -o servedBy | wc -l)"
 refused 2 "no service" kds-cli describe Bogus
 
 say "nobody there: exit status 4, and which address"

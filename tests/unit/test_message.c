@@ -418,7 +418,7 @@ static void test_registry_find(void **state)
 	assert_int_equal(rpc_registry_find("Serial", &st, &service, &method), STATUS_NOT_FOUND);
 	size_t n;
 	const struct rpc_service_entry *all = rpc_registry(&n);
-	assert_int_equal(n, 6);
+	assert_int_equal(n, 7);
 	assert_int_equal(all[0].server_role, 0);
 }
 

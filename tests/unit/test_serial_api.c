@@ -28,6 +28,7 @@ struct replica {
 	struct engine *engine;
 	struct watch *watch;
 	struct forward *forward;
+	struct backup *backup;
 	struct rpc_server *server;
 	struct api *api;
 	struct listener *listener;
@@ -108,7 +109,9 @@ static void start_replica(int i)
 	ok(watch_start(r->watch, r->engine, &st), &st);
 	ok(forward_new(r->engine, r->credentials, cluster.trust, &st, &r->forward), &st);
 	ok(rpc_server_new(NULL, &st, &r->server), &st);
-	ok(api_new(r->server, r->engine, r->forward, r->watch, &st, &r->api), &st);
+	const struct backup_options backup = { .data_dir = r->dir, .replica = r->name, .page_max = 200 };
+	ok(backup_new(&backup, &st, &r->backup), &st);
+	ok(api_new(r->server, r->engine, r->forward, r->watch, r->backup, &st, &r->api), &st);
 	const struct listener_options listener = {
 		.address = r->rpc,
 		.self = SP_REP,
@@ -130,6 +133,7 @@ static void stop_replica(int i)
 	listener_stop(r->listener);
 	watch_stop(r->watch);
 	forward_free(r->forward);
+	backup_free(r->backup);
 	engine_stop(r->engine);
 	rpc_server_free(r->server);
 	api_free(r->api);
@@ -555,6 +559,107 @@ static void test_serial_api_view_tells_of_all(void **arg)
 	}
 }
 
+#define BACKUP_SERVICE &kds__v1__backup__descriptor
+
+static Kds__V1__BackupReadResponse *read_page(enum caller caller, int replica, uint64_t session, uint32_t page,
+					      uint64_t at_least)
+{
+	Kds__V1__BackupReadRequest in = KDS__V1__BACKUP_READ_REQUEST__INIT;
+	in.session = session;
+	in.page = page;
+	in.at_least = at_least;
+	const struct rpc_call_options brief = { .timeout_ms = 2000, .no_retry = true };
+	return call_with(caller, replica, BACKUP_SERVICE, "Read", &in.base, &brief);
+}
+
+/* The pages behind the first, up to the last; how many there were. */
+static uint32_t read_rest(int replica, uint64_t session, struct buffer *rows)
+{
+	bool last = false;
+	uint32_t n = 0;
+	while (!last) {
+		Kds__V1__BackupReadResponse *page = read_page(ADMIN, replica, session, ++n, 0);
+		assert_non_null(page);
+		assert_null(page->header);
+		assert_true(page->rows.len <= 200);
+		assert_true(buffer_append(rows, page->rows.data, page->rows.len));
+		last = page->last;
+		drop(page);
+	}
+	return n;
+}
+
+static void test_serial_api_backup_pages(void **arg)
+{
+	(void)arg;
+	drop(put_setting(ADMIN, cluster.follower, "site.before-the-backup", "1"));
+	Kds__V1__BackupPositionRequest ask = KDS__V1__BACKUP_POSITION_REQUEST__INIT;
+	Kds__V1__BackupPosition *at = call(ADMIN, cluster.follower, BACKUP_SERVICE, "Position", &ask.base);
+	assert_non_null(at);
+	Kds__V1__BackupReadResponse *first = NULL;
+	for (int i = 0; !first && i < 100; i++) { /* the follower may be a little behind */
+		first = read_page(ADMIN, cluster.follower, 0, 0, at->index);
+		if (!first)
+			assert_int_equal(st.code, STATUS_UNAVAILABLE);
+		pause_ms(first ? 0 : 50);
+	}
+	assert_non_null(first);
+	assert_non_null(first->header);
+	assert_true(first->header->index >= at->index);
+	assert_string_equal(first->header->cluster->name, PKI_CLUSTER);
+	assert_false(first->last);
+
+	/* What is written meanwhile is not in it. */
+	drop(put_setting(ADMIN, cluster.follower, "site.behind-the-backup", "1"));
+	struct buffer rows = { 0 };
+	uint32_t last = read_rest(cluster.follower, first->session, &rows);
+	assert_non_null(memmem(rows.data, rows.len, "site.before-the-backup", 22));
+	assert_null(memmem(rows.data, rows.len, "site.behind-the-backup", 22));
+
+	/* Who asks again gets the same; another page there is not, nor another session. */
+	Kds__V1__BackupReadResponse *again = read_page(ADMIN, cluster.follower, first->session, last, 0);
+	assert_non_null(again);
+	assert_true(again->last);
+	assert_memory_equal(again->rows.data, rows.data + rows.len - again->rows.len, again->rows.len);
+	refused(read_page(ADMIN, cluster.follower, first->session, last + 1, 0), STATUS_INVALID_ARGUMENT, "no more");
+	refused(read_page(ADMIN, cluster.follower, first->session, 0, 0), STATUS_INVALID_ARGUMENT, "page");
+	refused(read_page(ADMIN, cluster.follower, first->session + 2, 0, 0), STATUS_NOT_FOUND, "begin again");
+	refused(read_page(ADMIN, cluster.leader, first->session, 0, 0), STATUS_NOT_FOUND, "begin again");
+	/* Not yet there. */
+	refused(read_page(ADMIN, cluster.follower, 0, 0, at->index + 1000000), STATUS_UNAVAILABLE, "ask another");
+	buffer_free(&rows);
+	drop(first);
+	drop(again);
+	drop(at);
+}
+
+static void test_serial_api_backups_are_few_at_a_time(void **arg)
+{
+	(void)arg;
+	Kds__V1__BackupReadResponse *one = read_page(ADMIN, cluster.follower, 0, 0, 0);
+	Kds__V1__BackupReadResponse *two = read_page(ADMIN, cluster.follower, 0, 0, 0);
+	struct buffer rows = { 0 };
+	assert_non_null(one);
+	assert_non_null(two);
+	refused(read_page(ADMIN, cluster.follower, 0, 0, 0), STATUS_RESOURCE_EXHAUSTED, "ask another");
+	read_rest(cluster.follower, one->session, &rows);
+	drop(read_page(ADMIN, cluster.follower, 0, 0, 0)); /* the first is done */
+	refused(read_page(ADMIN, cluster.follower, 0, 0, 0), STATUS_RESOURCE_EXHAUSTED, "ask another");
+	buffer_free(&rows);
+	drop(one);
+	drop(two);
+}
+
+static void test_serial_api_backup_is_for_administrators(void **arg)
+{
+	(void)arg;
+	Kds__V1__BackupPositionRequest ask = KDS__V1__BACKUP_POSITION_REQUEST__INIT;
+	for (int c = CA; c < CALLERS; c++) {
+		refused(read_page((enum caller)c, 0, 0, 0, 0), STATUS_PERMISSION_DENIED, "admin");
+		refused(call((enum caller)c, 0, BACKUP_SERVICE, "Position", &ask.base), STATUS_PERMISSION_DENIED, "admin");
+	}
+}
+
 /* Last: one replica is gone afterwards. */
 static void test_serial_api_calls_survive_a_leader_that_goes(void **arg)
 {
@@ -597,6 +702,9 @@ int main(void)
 		cmocka_unit_test(test_serial_api_watch_from_a_future_revision_starts_again),
 		cmocka_unit_test(test_serial_api_watch_bounds_its_prefixes),
 		cmocka_unit_test(test_serial_api_view_tells_of_all),
+		cmocka_unit_test(test_serial_api_backup_pages),
+		cmocka_unit_test(test_serial_api_backups_are_few_at_a_time),
+		cmocka_unit_test(test_serial_api_backup_is_for_administrators),
 		cmocka_unit_test(test_serial_api_calls_survive_a_leader_that_goes),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

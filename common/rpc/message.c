@@ -165,10 +165,11 @@ static bool walk_message(struct walk *w, const ProtobufCMessageDescriptor *type,
 	return true;
 }
 
-static void drop_unknown(ProtobufCMessage *m)
+/* Calls `each` for the message and those in it, until it says false. */
+static bool visit(ProtobufCMessage *m, bool (*each)(ProtobufCMessage *m))
 {
-	m->n_unknown_fields = 0;
-	m->unknown_fields = NULL;
+	if (!each(m))
+		return false;
 	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
 		const ProtobufCFieldDescriptor *field = &m->descriptor->fields[i];
 		if (field->type != PROTOBUF_C_TYPE_MESSAGE)
@@ -180,15 +181,34 @@ static void drop_unknown(ProtobufCMessage *m)
 			size_t n = *(const size_t *)quantifier;
 			ProtobufCMessage **elements = *(ProtobufCMessage **const *)member;
 			for (size_t k = 0; k < n; k++)
-				drop_unknown(elements[k]);
+				if (!visit(elements[k], each))
+					return false;
 			continue;
 		}
 		if (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF && *(const uint32_t *)quantifier != field->id)
 			continue;
 		ProtobufCMessage *sub = *(ProtobufCMessage *const *)member;
-		if (sub)
-			drop_unknown(sub);
+		if (sub && !visit(sub, each))
+			return false;
 	}
+	return true;
+}
+
+static bool drop_unknown(ProtobufCMessage *m)
+{
+	m->n_unknown_fields = 0;
+	m->unknown_fields = NULL;
+	return true;
+}
+
+static bool has_no_unknown(ProtobufCMessage *m)
+{
+	return m->n_unknown_fields == 0;
+}
+
+bool message_understood(ProtobufCMessage *message)
+{
+	return visit(message, has_no_unknown);
 }
 
 enum status_code message_unpack(const ProtobufCMessageDescriptor *type, struct slice wire, struct arena *arena,
@@ -210,7 +230,7 @@ enum status_code message_unpack(const ProtobufCMessageDescriptor *type, struct s
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED,
 				  "%s: takes too much memory when unpacked; send less at once", type->short_name);
 	if (w.unknown)
-		drop_unknown(m);
+		visit(m, drop_unknown);
 	*ret_message = m;
 	return STATUS_OK;
 }

@@ -26,6 +26,10 @@ enum status_code message_unpack(const ProtobufCMessageDescriptor *type, struct s
 				struct status *st, char *field, size_t field_size,
 				const ProtobufCMessage **ret_message) MUST_CHECK;
 
+/* Has neither the message nor one in it a field that this version does not know? For what must be understood as its
+ * sender meant it, or not at all. (protobuf-c alone keeps such fields; message_unpack() drops them.) */
+bool message_understood(ProtobufCMessage *message) MUST_CHECK;
+
 /* Packs behind what is in `out`. RESOURCE_EXHAUSTED: no memory. */
 enum status_code message_pack(const ProtobufCMessage *message, struct buffer *out, struct status *st) MUST_CHECK;
 

@@ -34,7 +34,6 @@ void api_propose(struct api *a, struct rpc_call *call, Kds__V1__Command *c)
 {
 	const struct identity *id = rpc_call_identity(call);
 	struct slice request_id = rpc_call_request_id(call);
-	c->version = 1;
 	c->requester = id->role_name[0] ? id->role_name : id->common_name;
 	c->request_id = (ProtobufCBinaryData){ request_id.len, (uint8_t *)request_id.data };
 	struct status st;

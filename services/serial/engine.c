@@ -12,6 +12,7 @@
 #include "common/base/secret.h"
 #include "services/serial/genesis.h"
 #include "services/serial/inbox.h"
+#include "services/serial/level.h"
 #include "services/serial/replica.h"
 #include "services/serial/view.h"
 
@@ -33,11 +34,13 @@ struct engine {
 	pthread_t thread;
 	atomic_bool stopping;
 	atomic_bool reported; /* a peer has lost its leader, or a stream broke */
+	atomic_uint level;    /* of the state (level.h) */
 	atomic_bool announce; /* a peer came up: it wants to hear how we are */
 	bool loop_ready, handles_ready, thread_ready;
 
 	/* The thread's own. */
 	Kds__V1__ReplicaStatus status;
+	bool raising; /* a RaiseLevel of ours is on its way */
 	unsigned status_every_ms;
 	uint64_t status_due_ms;
 	struct failover failover;
@@ -77,6 +80,9 @@ static void on_message(void *arg, uint64_t from, struct arena *arena, const Kds_
 	if (is_status) {
 		if (message->status->lost_term != 0 || message->status->role == KDS__V1__RAFT_ROLE__RAFT_ROLE_FOLLOWER)
 			look_for_leader(e);
+		struct status st;
+		if (level_check_state(message->status->level, &st) != STATUS_OK)
+			store_fatal(e->store, st.message); /* it was away when they agreed */
 		arena_free(arena);
 		return;
 	}
@@ -164,6 +170,31 @@ static void watch_leader(struct engine *e, uint64_t gone, uint64_t now)
 	}
 }
 
+static void level_raised(void *arg, const struct state_result *result)
+{
+	struct engine *e = arg;
+	e->raising = false;
+	if (result->status.code != STATUS_OK)
+		log_debug("the level of commands was not raised: %s", result->status.message);
+}
+
+/* Once every replica has a version that knows more, the cluster uses it (level.h). */
+static void raise_level(struct engine *e)
+{
+	unsigned known = view_level_known(e->view);
+	if (!replica_leads(e->replica) || e->raising || e->status.level == 0 || known <= e->status.level)
+		return;
+	log_info("every replica knows commands of level %u: they are in use from now on", known);
+	Kds__V1__RaiseLevel raise = KDS__V1__RAISE_LEVEL__INIT;
+	raise.level = known;
+	Kds__V1__Command command = KDS__V1__COMMAND__INIT;
+	command.requester = (char *)"kds-serial"; /* packing only reads */
+	command.op_case = KDS__V1__COMMAND__OP_RAISE_LEVEL;
+	command.raise_level = &raise;
+	e->raising = true;
+	engine_propose(e, &command, level_raised, e);
+}
+
 static void publish_status(struct engine *e, uint64_t gone, bool changed, uint64_t now)
 {
 	Kds__V1__RaftRole role = e->status.role;
@@ -182,6 +213,9 @@ static void publish_status(struct engine *e, uint64_t gone, bool changed, uint64
 		e->status.last_serial = serials.last_serial;
 		e->status.min_serial = serials.min_serial;
 		e->status.revision = serials.revision;
+		e->status.level = state_level(e->state);
+		atomic_store(&e->level, e->status.level);
+		peers_set_level(e->peers, e->status.level);
 	}
 	view_publish(e->view, &e->status);
 	bool news = role != e->status.role || term != e->status.term || leader != e->status.leader_id ||
@@ -192,6 +226,7 @@ static void publish_status(struct engine *e, uint64_t gone, bool changed, uint64
 	for (size_t i = 0; i < e->n_members; i++)
 		view_set_voter(e->view, e->member_ids[i], replica_is_voter(e->replica, e->member_ids[i]));
 	send_status(e);
+	raise_level(e);
 }
 
 static void refuse_proposal(const struct proposal *p)
@@ -401,6 +436,7 @@ static enum status_code start_view(struct engine *e, const struct engine_options
 		e->member_ids[e->n_members++] = o->members[i].id;
 	kds__v1__replica_status__init(&e->status);
 	e->status.id = o->id;
+	e->status.level_known = level_known();
 	e->status.version = (char *)KDS_VERSION; /* only read */
 	failover_init(&e->failover, o->id, o->election_ms, o->heartbeat_ms);
 	e->failover_due_ms = UINT64_MAX;
@@ -508,9 +544,15 @@ void engine_stop(struct engine *e)
 
 void engine_propose(struct engine *e, Kds__V1__Command *command, engine_done_fn done, void *arg)
 {
+	struct state_result result = { .field = "" };
+	if (command->version > atomic_load(&e->level)) {
+		status_set(&result.status, STATUS_FAILED_PRECONDITION,
+			   "not all replicas run a version that can do this; install it on each");
+		done(arg, &result);
+		return;
+	}
 	if (inbox_propose(e->inbox, command, done, arg))
 		return;
-	struct state_result result = { .field = "" };
 	status_set(&result.status, STATUS_UNAVAILABLE, "this replica is stopping or out of memory; try again");
 	done(arg, &result);
 }

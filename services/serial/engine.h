@@ -51,7 +51,8 @@ void engine_stop(struct engine *e);
 /*
  * Proposes a command; any thread, never blocks. `done` runs once, on the engine's thread: with the state machine's
  * result, or UNAVAILABLE (not leader, leadership lost, stopping): then it is unknown whether the command was or will be
- * applied. RESOURCE_EXHAUSTED: too many wait. `command` is packed before it returns; the engine stamps time_ms, which
+ * applied. RESOURCE_EXHAUSTED: too many wait. FAILED_PRECONDITION: not all replicas know commands of its version
+ * (level.h; 0: LEVEL_FIRST). `command` is packed before it returns; the engine stamps time_ms, which
  * never goes back, whoever leads. (Only when memory is gone `done` runs before this returns, with UNAVAILABLE.)
  */
 typedef void (*engine_done_fn)(void *arg, const struct state_result *result);

@@ -8,6 +8,7 @@
 #include <gnutls/crypto.h>
 
 #include "common/rpc/message.h"
+#include "services/serial/level.h"
 
 #define FIRST_SERIAL 1
 #define MEMBERS_MAX 7
@@ -61,7 +62,7 @@ static enum status_code make_command(const struct engine_options *o, struct stat
 	genesis.cluster = &cluster;
 	genesis.first_serial = FIRST_SERIAL;
 	Kds__V1__Command command = KDS__V1__COMMAND__INIT;
-	command.version = 1;
+	command.version = LEVEL_FIRST;
 	command.op_case = KDS__V1__COMMAND__OP_GENESIS;
 	command.genesis = &genesis;
 	const char *field = "";

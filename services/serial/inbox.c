@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "services/serial/level.h"
+
 #define WAITING_MAX 8192                     /* proposals and reads, here and in the replica */
 #define COMMAND_BYTES_MAX ((size_t)8 << 20)  /* of proposals here */
 #define MESSAGE_BYTES_MAX ((size_t)32 << 20) /* of frames from peers here */
@@ -88,7 +90,8 @@ static void unlock_and_wake(struct inbox *in, bool wake)
 
 bool inbox_propose(struct inbox *in, Kds__V1__Command *command, engine_done_fn done, void *arg)
 {
-	command->version = 1;
+	if (command->version == 0)
+		command->version = LEVEL_FIRST;
 	command->time_ms = 0;
 	size_t len = kds__v1__command__get_packed_size(command);
 	pthread_mutex_lock(&in->mutex);

@@ -1,6 +1,7 @@
 #include "services/serial/peers.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,8 +10,11 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/rpc/message.h"
+#include "services/serial/level.h"
 
+/* Fields may be added to a version; what an older replica would misunderstand is a new one. */
 #define PROTOCOL_VERSION 1
+#define PROTOCOL_OLDEST 1
 #define GENESIS_SIZE 32
 #define RPC_ADDRESS_SIZE 256
 #define RETRY_MIN_MS 50
@@ -45,6 +49,7 @@ struct peers {
 	struct trust *trust;
 	struct listener *listener;
 	struct buffer hello; /* packed */
+	atomic_uint level;   /* of the state */
 	char *cluster_id;
 	uint8_t genesis[GENESIS_SIZE];
 	struct peer *members; /* without ourselves */
@@ -259,8 +264,12 @@ static const char *refuse_hello(const struct peers *p, const struct peer *peer, 
 	if (m->message_case != KDS__V1__PEER_MESSAGE__MESSAGE_HELLO)
 		return "it did not say hello first";
 	const Kds__V1__PeerHello *hello = m->hello;
-	if (hello->version != PROTOCOL_VERSION)
-		return "it speaks another version; run the same version of kds-serial everywhere";
+	uint32_t oldest = hello->oldest_version ? hello->oldest_version : hello->version;
+	if (hello->version < PROTOCOL_OLDEST || oldest > PROTOCOL_VERSION)
+		return "its version of kds-serial is too far from this one's; install the same version everywhere";
+	if (hello->level < atomic_load(&p->level))
+		return "its version of kds-serial does not know the commands that the replicas have agreed on; install the "
+		       "version that the others run";
 	if (strcmp(hello->cluster_id, p->cluster_id) != 0)
 		return "it belongs to another cluster; compare cluster-id in both configuration files";
 	if (hello->from != peer->id)
@@ -361,6 +370,8 @@ static enum status_code pack_hello(struct peers *p, const struct peers_options *
 {
 	Kds__V1__PeerHello hello = KDS__V1__PEER_HELLO__INIT;
 	hello.version = PROTOCOL_VERSION;
+	hello.oldest_version = PROTOCOL_OLDEST;
+	hello.level = level_known();
 	hello.cluster_id = p->cluster_id;
 	hello.from = o->self;
 	hello.rpc_address = (char *)o->rpc_address; /* packing only reads */
@@ -469,6 +480,11 @@ void peers_stop(struct peers *p)
 		pthread_cond_wait(&p->changed, &p->mutex);
 	pthread_mutex_unlock(&p->mutex);
 	peers_free(p);
+}
+
+void peers_set_level(struct peers *p, unsigned level)
+{
+	atomic_store(&p->level, level);
 }
 
 bool peers_send(struct peers *p, uint64_t to, struct slice message)

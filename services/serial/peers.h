@@ -51,6 +51,8 @@ bool peers_connected(struct peers *p, uint64_t id);
 bool peers_gone(struct peers *p, uint64_t id);
 /* "" while unknown. Copies into buf. */
 void peers_rpc_address(struct peers *p, uint64_t id, char *buf, size_t size);
+/* The level of commands that the replicated state has (level.h): who does not know it is not talked to. Any thread. */
+void peers_set_level(struct peers *p, unsigned level);
 /* Closes the streams whose other end the trust no longer takes. Any thread but a callback's. */
 void peers_recheck(struct peers *p);
 void peers_set_credentials(struct peers *p, struct tls_credentials *credentials);

@@ -8,7 +8,6 @@
 
 #include "common/rpc/message.h"
 
-#define COMMAND_VERSION 1
 /* A command comes from one frame (1 MiB) that was checked; unpacked it stays far below. */
 #define COMMAND_MEMORY_MAX ((size_t)32 << 20)
 #define EXPIRE_PER_COMMAND 8
@@ -19,7 +18,7 @@ const struct state_table state_tables[STATE_TABLES] = {
 		.columns = "id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL, time_ms INTEGER NOT NULL,"
 			   " revision INTEGER NOT NULL, last_serial INTEGER NOT NULL, min_serial INTEGER NOT NULL,"
 			   " highest_issued INTEGER NOT NULL, issued INTEGER NOT NULL, oldest_request INTEGER NOT NULL,"
-			   " digest BLOB NOT NULL",
+			   " level INTEGER NOT NULL, digest BLOB NOT NULL",
 		.key = "id",
 		.lasting = true,
 	},
@@ -57,9 +56,8 @@ const struct state_table state_tables[STATE_TABLES] = {
 };
 
 static const char *const statements[SQL_COUNT] = {
-	[SQL_NUMBERS_GET] = "SELECT applied, time_ms, revision, last_serial, min_serial, highest_issued, issued,"
-			    " oldest_request, digest FROM numbers",
-	[SQL_NUMBERS_PUT] = "INSERT OR REPLACE INTO numbers VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[SQL_NUMBERS_GET] = "SELECT " NUMBERS_COLUMNS ", digest FROM numbers",
+	[SQL_NUMBERS_PUT] = "INSERT OR REPLACE INTO numbers VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[SQL_BLOCKS_ALL] = "SELECT holder, ranges FROM blocks",
 	[SQL_BLOCKS_PUT] = "INSERT OR REPLACE INTO blocks VALUES (?, ?)",
 	[SQL_BLOCKS_DELETE] = "DELETE FROM blocks WHERE holder = ?",
@@ -197,9 +195,18 @@ enum status_code state_make_tables(sqlite3 *db, struct status *st)
 
 void state_numbers(const struct numbers *n, uint64_t ret_values[NUMBERS])
 {
-	const uint64_t values[NUMBERS] = { n->applied,    n->time_ms,        n->revision, n->last_serial,
-					   n->min_serial, n->highest_issued, n->issued,   n->oldest_request };
+	const uint64_t values[NUMBERS] = { n->applied,        n->time_ms, n->revision,       n->last_serial, n->min_serial,
+					   n->highest_issued, n->issued,  n->oldest_request, n->level };
 	memcpy(ret_values, values, sizeof values);
+}
+
+void state_numbers_read(sqlite3_stmt *sql, struct numbers *ret_numbers)
+{
+	struct numbers *n = ret_numbers;
+	uint64_t *const fields[NUMBERS] = { &n->applied,        &n->time_ms, &n->revision,       &n->last_serial, &n->min_serial,
+					    &n->highest_issued, &n->issued,  &n->oldest_request, &n->level };
+	for (int i = 0; i < NUMBERS; i++)
+		*fields[i] = (uint64_t)sqlite3_column_int64(sql, i);
 }
 
 static enum status_code load_numbers(struct state *s, struct status *st)
@@ -209,17 +216,13 @@ static enum status_code load_numbers(struct state *s, struct status *st)
 	struct slice digest = { 0 };
 	enum status_code rc = STATUS_OK;
 	if (rv == SQLITE_ROW) {
-		uint64_t *const fields[NUMBERS] = {
-			&s->numbers.applied,     &s->numbers.time_ms,        &s->numbers.revision,
-			&s->numbers.last_serial, &s->numbers.min_serial,     &s->numbers.highest_issued,
-			&s->numbers.issued,      &s->numbers.oldest_request,
-		};
-		for (int i = 0; i < NUMBERS; i++)
-			*fields[i] = (uint64_t)sqlite3_column_int64(sql, i);
+		state_numbers_read(sql, &s->numbers);
 		digest = state_column(sql, NUMBERS);
 	} else if (rv != SQLITE_DONE) {
 		rc = state_sql_failed(s, st, "read the numbers");
 	}
+	if (rc == STATUS_OK)
+		rc = level_check_state(s->numbers.level, st);
 	if (rc == STATUS_OK)
 		rc = digest_open(s, digest, st);
 	sqlite3_reset(sql);
@@ -284,6 +287,16 @@ void state_close(struct state *s)
 	free(s);
 }
 
+static enum status_code raise_level(struct state *s, const Kds__V1__RaiseLevel *in, struct status *st,
+				    struct state_result *r)
+{
+	if (level_check_state(in->level, st) != STATUS_OK)
+		return STATUS_DATA_LOSS; /* others apply it */
+	if (in->level > s->numbers.level)
+		s->numbers.level = in->level;
+	return state_answer(r, &in->base, st);
+}
+
 static enum status_code apply_operation(struct state *s, const Kds__V1__Command *c, struct arena *arena,
 					struct status *st, struct state_result *r)
 {
@@ -295,6 +308,11 @@ static enum status_code apply_operation(struct state *s, const Kds__V1__Command 
 	if (c->op_case != KDS__V1__COMMAND__OP_GENESIS && s->numbers.revision == 0)
 		return state_refuse(r, STATUS_FAILED_PRECONDITION, NULL,
 				    "the cluster's first entry was not applied yet");
+	if (c->version > s->numbers.level && s->numbers.revision > 0)
+		return state_refuse(r, STATUS_FAILED_PRECONDITION, NULL,
+				    "not all replicas run a version that can do this (level %" PRIu32 ", agreed: %" PRIu64
+				    "): install it on each",
+				    c->version, s->numbers.level);
 	switch (c->op_case) {
 	case KDS__V1__COMMAND__OP_GENESIS:
 		return state_genesis(s, c->genesis, st, r);
@@ -308,6 +326,8 @@ static enum status_code apply_operation(struct state *s, const Kds__V1__Command 
 		return state_put(s, c->put, st, r);
 	case KDS__V1__COMMAND__OP_DELETE:
 		return state_delete(s, c->delete_, st, r);
+	case KDS__V1__COMMAND__OP_RAISE_LEVEL:
+		return raise_level(s, c->raise_level, st, r);
 	default:
 		return status_set(st, STATUS_DATA_LOSS, "the log holds an operation that this version does not know");
 	}
@@ -347,8 +367,9 @@ enum status_code state_apply(struct state *s, uint64_t index, struct slice comma
 	if (!arena)
 		return status_set(st, STATUS_INTERNAL, "apply entry %" PRIu64 ": out of memory", index);
 	enum status_code rc;
-	const Kds__V1__Command *c = kds__v1__command__unpack(arena_allocator(arena), command.len, command.data);
-	if (!c || c->version != COMMAND_VERSION || c->op_case == KDS__V1__COMMAND__OP__NOT_SET) {
+	Kds__V1__Command *c = kds__v1__command__unpack(arena_allocator(arena), command.len, command.data);
+	if (!c || c->version == 0 || c->version > level_known() || c->op_case == KDS__V1__COMMAND__OP__NOT_SET ||
+	    !message_understood(&c->base)) {
 		rc = status_set(st, STATUS_DATA_LOSS,
 				"entry %" PRIu64
 				" of the log is damaged or of a newer version: install the version that the"

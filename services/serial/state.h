@@ -86,6 +86,8 @@ enum state_sealed {
  * Reads. Answers are packed into `out` (appended) or filled in; strings borrowed until the next state_apply().
  */
 uint64_t state_revision(const struct state *s);
+/* What the replicas have agreed to apply (level.h); 0 before genesis is applied. */
+unsigned state_level(const struct state *s);
 uint64_t state_applied(const struct state *s); /* index of the last command that was applied */
 void state_serial_status(const struct state *s, Kds__V1__SerialStatus *ret_status); /* initialised by the callee */
 const char *state_cluster_name(const struct state *s);                              /* "" before genesis is applied */

@@ -15,6 +15,7 @@
 #ifndef SERIAL_STATE_INTERNAL_H
 #define SERIAL_STATE_INTERNAL_H
 
+#include "services/serial/level.h"
 #include "services/serial/state.h"
 
 #define SERIAL_MAX ((uint64_t)INT64_MAX) /* SQLite's integers are signed */
@@ -72,10 +73,14 @@ struct numbers {
 	uint64_t last_serial, min_serial, highest_issued;
 	uint64_t issued;         /* rows of `issued` */
 	uint64_t oldest_request; /* sequence number of the oldest request id still known */
+	uint64_t level;          /* what the replicas have agreed to apply (level.h); 0 before genesis */
 };
-#define NUMBERS 8
-/* In the order of the table's columns. */
+#define NUMBERS 9
+#define NUMBERS_COLUMNS                                                                                                \
+	"applied, time_ms, revision, last_serial, min_serial, highest_issued, issued, oldest_request, level"
+/* In the order of NUMBERS_COLUMNS; and from a row of them. */
 void state_numbers(const struct numbers *n, uint64_t ret_values[NUMBERS]);
+void state_numbers_read(sqlite3_stmt *sql, struct numbers *ret_numbers);
 
 enum statement {
 	SQL_NUMBERS_GET,

@@ -189,6 +189,7 @@ enum status_code state_genesis(struct state *s, const Kds__V1__Genesis *in, stru
 		return state_refuse(r, STATUS_FAILED_PRECONDITION, NULL, "the cluster %s exists already", s->cluster);
 	s->numbers.last_serial = in->first_serial - 1;
 	s->numbers.min_serial = in->first_serial;
+	s->numbers.level = LEVEL_FIRST;
 	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
 	o.value_case = KDS__V1__OBJECT__VALUE_CLUSTER;
 	o.cluster = in->cluster;

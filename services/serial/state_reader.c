@@ -31,22 +31,16 @@ static enum status_code begin(struct state_reader *r, struct status *st)
 	if (sqlite3_exec(r->db, "PRAGMA cache_size = -2048; PRAGMA trusted_schema = OFF; BEGIN", NULL, NULL, NULL) !=
 		SQLITE_OK ||
 	    sqlite3_prepare_v2(r->db,
-			       "SELECT applied, time_ms, revision, last_serial, min_serial, highest_issued, issued,"
-			       " oldest_request FROM numbers",
-			       -1, &sql, NULL) != SQLITE_OK)
+			       "SELECT " NUMBERS_COLUMNS " FROM numbers", -1, &sql, NULL) != SQLITE_OK)
 		return failed(r, st, "read the state");
 	int rv = sqlite3_step(sql);
-	struct numbers *n = &r->numbers;
-	uint64_t *const fields[] = { &n->applied,    &n->time_ms,        &n->revision, &n->last_serial,
-				     &n->min_serial, &n->highest_issued, &n->issued,   &n->oldest_request };
 	enum status_code rc = STATUS_OK;
 	if (rv == SQLITE_ROW)
-		for (int i = 0; i < (int)(sizeof fields / sizeof *fields); i++)
-			*fields[i] = (uint64_t)sqlite3_column_int64(sql, i);
+		state_numbers_read(sql, &r->numbers);
 	else if (rv != SQLITE_DONE)
 		rc = failed(r, st, "read the state's numbers");
 	sqlite3_finalize(sql);
-	if (rc == STATUS_OK && n->revision == 0)
+	if (rc == STATUS_OK && r->numbers.revision == 0)
 		rc = status_set(st, STATUS_NOT_FOUND, "there is no state yet: the cluster's first entry was not applied");
 	return rc;
 }

@@ -21,6 +21,11 @@ uint64_t state_revision(const struct state *s)
 	return s->numbers.revision;
 }
 
+unsigned state_level(const struct state *s)
+{
+	return (unsigned)s->numbers.level;
+}
+
 const char *state_cluster_name(const struct state *s)
 {
 	return s->cluster;

@@ -5,6 +5,7 @@
 
 #include "common/x509/cert.h"
 #include "common/x509/name.h"
+#include "services/serial/level.h"
 
 #define REQUEST_ID_MAX 32
 #define REQUESTER_MAX 253
@@ -260,6 +261,10 @@ static enum status_code validate_operation(const Kds__V1__Command *c, struct sta
 	case KDS__V1__COMMAND__OP_DELETE:
 		*ret_field = "key";
 		return state_validate_key(c->delete_->key, st);
+	case KDS__V1__COMMAND__OP_RAISE_LEVEL:
+		if (c->raise_level->level == 0)
+			return INVALID(st, ret_field, "level", "a level is at least %d", LEVEL_FIRST);
+		return STATUS_OK;
 	default:
 		return INVALID(st, ret_field, "op", "the command has no operation");
 	}

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "services/serial/level.h"
 
 #define VERSION_SIZE 32
 
@@ -146,6 +147,20 @@ struct failover_voter view_report(struct view *v, uint64_t id)
 	}
 	pthread_mutex_unlock(&v->mutex);
 	return report;
+}
+
+unsigned view_level_known(struct view *v)
+{
+	unsigned lowest = level_known();
+	pthread_mutex_lock(&v->mutex);
+	for (size_t i = 0; i < v->n_members; i++) {
+		const struct known_member *m = &v->members[i];
+		unsigned known = m->has_status ? m->status.level_known : 0;
+		if (known < lowest)
+			lowest = known;
+	}
+	pthread_mutex_unlock(&v->mutex);
+	return lowest;
 }
 
 bool view_leads(struct view *v)

@@ -34,6 +34,8 @@ void view_heard(struct view *v, uint64_t from, const Kds__V1__ReplicaStatus *sta
 void view_leader_facts(struct view *v, uint64_t leader, uint64_t term, uint64_t *ret_heard_ms, bool *ret_resigned);
 /* What a member has reported within the last election timeout; lost_term 0 when that is nothing. */
 struct failover_voter view_report(struct view *v, uint64_t id);
+/* The highest level of commands that every member has said it knows (level.h); 0 while one has said nothing. */
+unsigned view_level_known(struct view *v);
 
 bool view_leads(struct view *v);
 /* 0: knows none. */

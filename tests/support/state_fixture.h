@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "services/serial/level.h"
 #include "services/serial/state.h"
 
 #define NOW_S 1700000000

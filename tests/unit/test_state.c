@@ -71,6 +71,13 @@ static void test_state_apply_stops_at_what_it_does_not_know(void **arg)
 	c.version = 2;
 	assert_int_equal(apply_raw(&r, &c), STATUS_DATA_LOSS);
 	c.version = 1;
+	/* A field that a later version gave to an operation that we know. */
+	static const uint8_t field[] = { 1 };
+	ProtobufCMessageUnknownField unknown = { 77, PROTOBUF_C_WIRE_TYPE_VARINT, sizeof field, (uint8_t *)field };
+	in.base.n_unknown_fields = 1;
+	in.base.unknown_fields = &unknown;
+	assert_int_equal(apply_raw(&r, &c), STATUS_DATA_LOSS);
+	in.base.n_unknown_fields = 0;
 	c.op_case = KDS__V1__COMMAND__OP__NOT_SET;
 	assert_int_equal(apply_raw(&r, &c), STATUS_DATA_LOSS);
 	struct slice junk = { "\xff\xff\xff", 3 };
@@ -80,6 +87,43 @@ static void test_state_apply_stops_at_what_it_does_not_know(void **arg)
 	assert_int_equal(state_apply(r.state, ++r.index, (struct slice){ newer, sizeof newer }, &r.st, &r.result),
 			 STATUS_DATA_LOSS);
 	assert_int_equal(serial_status(&r).last_serial, 0);
+	fixture_close(&r);
+}
+
+static void test_state_level_is_raised_to_what_is_known(void **arg)
+{
+	(void)arg;
+	struct fixture r;
+	fixture_begin(&r);
+	assert_int_equal(state_level(r.state), LEVEL_FIRST);
+	Kds__V1__RaiseLevel in = KDS__V1__RAISE_LEVEL__INIT;
+	Kds__V1__Command c = command("kds-serial");
+	c.version = 1;
+	c.op_case = KDS__V1__COMMAND__OP_RAISE_LEVEL;
+	c.raise_level = &in;
+	assert_int_equal(apply_raw(&r, &c), STATUS_OK);
+	assert_int_equal(r.result.status.code, STATUS_INVALID_ARGUMENT);
+	in.level = level_known();
+	assert_int_equal(apply_raw(&r, &c), STATUS_OK);
+	assert_int_equal(r.result.status.code, STATUS_OK);
+	in.level = level_known() + 1;
+	assert_int_equal(apply_raw(&r, &c), STATUS_DATA_LOSS);
+	assert_int_equal(state_level(r.state), level_known());
+	fixture_close(&r);
+}
+
+static void test_state_open_refuses_a_level_it_does_not_know(void **arg)
+{
+	(void)arg;
+	struct fixture r;
+	fixture_begin(&r);
+	state_close(r.state);
+	r.state = NULL;
+	sql(&r, "UPDATE numbers SET level = 2");
+	assert_int_equal(state_open(r.db, &r.st, &r.state), STATUS_FAILED_PRECONDITION);
+	assert_non_null(strstr(r.st.message, "install the version"));
+	sql(&r, "UPDATE numbers SET level = 1");
+	assert_int_equal(state_open(r.db, &r.st, &r.state), STATUS_OK);
 	fixture_close(&r);
 }
 
@@ -481,6 +525,8 @@ int main(void)
 		cmocka_unit_test(test_state_genesis_makes_the_cluster_once),
 		cmocka_unit_test(test_state_genesis_refuses_bad_names),
 		cmocka_unit_test(test_state_apply_stops_at_what_it_does_not_know),
+		cmocka_unit_test(test_state_level_is_raised_to_what_is_known),
+		cmocka_unit_test(test_state_open_refuses_a_level_it_does_not_know),
 		cmocka_unit_test(test_state_apply_refuses_an_entry_twice),
 		cmocka_unit_test(test_state_commit_without_flush_is_refused),
 		cmocka_unit_test(test_state_request_ids_are_applied_once),

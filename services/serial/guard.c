@@ -6,10 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/base/clock.h"
-
-#define GUARD_SIZE 64 /* one line, padded: less than a sector, so it is written whole or not at all */
-#define GUARD_EVERY_MS 1000
+#define GUARD_SIZE 128 /* one line, padded: less than a sector, so it is written whole or not at all */
+#define GUARD_FORMAT "index %llu of-term %llu term %llu vote %llu"
 
 static enum status_code open_file(struct guard *g, const char *dir, int flags, struct status *st)
 {
@@ -34,10 +32,11 @@ enum status_code guard_read(struct guard *g, const char *dir, struct status *st)
 	if (rc != STATUS_OK)
 		return status_set(st, rc, "%s", why.message);
 	char line[GUARD_SIZE + 1] = "";
+	struct guard_mark *m = &g->mark;
 	ssize_t n = pread(g->fd, line, GUARD_SIZE, 0);
 	if (n < 0)
 		rc = status_set(st, STATUS_FAILED_PRECONDITION, "read %s/acknowledged: %s", dir, strerror(errno));
-	else if (line[0] != '\0' && sscanf(line, "index %llu term %llu", &g->index, &g->term) != 2)
+	else if (line[0] != '\0' && sscanf(line, GUARD_FORMAT, &m->index, &m->entry_term, &m->term, &m->vote) != 4)
 		rc = status_set(st, STATUS_DATA_LOSS,
 				"%s/acknowledged is damaged; check the disk, then remove this file and start again", dir);
 	guard_close(g);
@@ -59,32 +58,30 @@ void guard_close(struct guard *g)
 static bool write_line(struct guard *g)
 {
 	char line[GUARD_SIZE + 1];
-	int n = snprintf(line, sizeof line, "index %llu term %llu", g->index, g->term);
+	const struct guard_mark *m = &g->mark;
+	int n = snprintf(line, sizeof line, GUARD_FORMAT, m->index, m->entry_term, m->term, m->vote);
 	memset(line + n, ' ', GUARD_SIZE - (size_t)n);
 	line[GUARD_SIZE - 1] = '\n';
-	g->written_ms = clock_monotonic_ms();
 	ssize_t written = pwrite(g->fd, line, GUARD_SIZE, 0);
 	if (written >= 0 && written != GUARD_SIZE)
 		errno = ENOSPC;
 	return written == GUARD_SIZE;
 }
 
-bool guard_raise(struct guard *g, raft_index index, raft_term term)
+bool guard_raise(struct guard *g, const struct guard_mark *mark)
 {
-	g->index = index;
-	g->term = term;
-	return clock_monotonic_ms() - g->written_ms < GUARD_EVERY_MS || write_line(g);
+	const struct guard_mark *m = &g->mark;
+	if (m->index == mark->index && m->entry_term == mark->entry_term && m->term == mark->term && m->vote == mark->vote)
+		return true;
+	g->mark = *mark;
+	return write_line(g);
 }
 
 bool guard_lower(struct guard *g, raft_index index)
 {
-	if (g->index <= index)
+	if (g->mark.index <= index)
 		return true;
-	g->index = index;
+	g->mark.index = index;
+	g->mark.entry_term = 0;
 	return write_line(g) && fdatasync(g->fd) == 0;
-}
-
-bool guard_flush(struct guard *g)
-{
-	return g->fd < 0 || write_line(g);
 }

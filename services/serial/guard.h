@@ -1,6 +1,6 @@
 /*
- * The file `acknowledged` beside the database (store.h says why): a lower bound of index and term, 64 bytes rewritten
- * in place. Used by store.c alone.
+ * The file `acknowledged` beside the database (store.h says why): what the newest commit made this replica promise, 128
+ * bytes rewritten in place. Used by store.c alone.
  */
 #ifndef SERIAL_GUARD_H
 #define SERIAL_GUARD_H
@@ -11,11 +11,16 @@
 
 #include "common/base/status.h"
 
+struct guard_mark {
+	raft_index index;     /* the log's last */
+	raft_term entry_term; /* of that entry; 0: not known */
+	raft_term term;       /* this replica's */
+	raft_id vote;         /* in that term; 0: none */
+};
+
 struct guard {
 	int fd; /* -1: not open for writing */
-	raft_index index;
-	raft_term term;
-	uint64_t written_ms; /* clock_monotonic_ms() of the last write */
+	struct guard_mark mark;
 };
 
 /* Reads DIR/acknowledged; zeroes where there is none, or where a crash left it empty. */
@@ -24,11 +29,9 @@ enum status_code guard_read(struct guard *g, const char *dir, struct status *st)
 enum status_code guard_open(struct guard *g, const char *dir, struct status *st) MUST_CHECK;
 void guard_close(struct guard *g);
 
-/* Everything up to index and term is durable in the database. Writes now and then; false: errno says why. */
-bool guard_raise(struct guard *g, raft_index index, raft_term term) MUST_CHECK;
+/* All this is durable in the database. Writes, without fsync, what is news; false: errno says why. */
+bool guard_raise(struct guard *g, const struct guard_mark *mark) MUST_CHECK;
 /* The log is about to end at `index`: durable when it returns true. */
 bool guard_lower(struct guard *g, raft_index index) MUST_CHECK;
-/* Writes what guard_raise() put off. */
-bool guard_flush(struct guard *g) MUST_CHECK;
 
 #endif

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/base/crc32c.h"
 #include "common/base/log.h"
 
 _Noreturn void store_fatal(struct store *s, const char *doing)
@@ -79,7 +80,13 @@ void store_commit(struct store *s)
 		s->meta_changed = false;
 	}
 	run(s, SQL_COMMIT, "commit");
-	if (!guard_raise(&s->guard, s->at.last, s->at.term)) {
+	const struct guard_mark mark = {
+		.index = s->at.last,
+		.entry_term = s->newest.first == s->at.last ? s->newest.term : 0,
+		.term = s->at.term,
+		.vote = s->at.vote,
+	};
+	if (!guard_raise(&s->guard, &mark)) {
 		log_error("write %s/acknowledged: %s", s->dir, strerror(errno));
 		store_fatal(s, "write what this replica acknowledged");
 	}
@@ -105,11 +112,19 @@ void store_truncate(struct store *s, raft_index from)
 
 void store_append(struct store *s, raft_index index, const struct raft_entry *entry)
 {
-	bind_uint(s, SQL_APPEND, 1, index);
-	bind_uint(s, SQL_APPEND, 2, entry->term);
-	bind_uint(s, SQL_APPEND, 3, (uint64_t)entry->type);
-	bind_blob(s, SQL_APPEND, 4, entry->buf.base, entry->buf.len);
+	const struct store_row row = {
+		.index = index,
+		.term = entry->term,
+		.type = (unsigned short)entry->type,
+		.data = { entry->buf.base, entry->buf.len },
+	};
+	bind_uint(s, SQL_APPEND, 1, row.index);
+	bind_uint(s, SQL_APPEND, 2, row.term);
+	bind_uint(s, SQL_APPEND, 3, row.type);
+	bind_blob(s, SQL_APPEND, 4, row.data.data, row.data.len);
+	bind_uint(s, SQL_APPEND, 5, store_row_checksum(&row));
 	run(s, SQL_APPEND, "append to the log");
+	s->newest = (struct store_run){ index, entry->term };
 	if (s->at.last == 0)
 		s->at.first = index;
 	s->at.last = index;
@@ -135,15 +150,48 @@ void store_set_configuration(struct store *s, raft_index index, struct slice con
 	run(s, SQL_CONFIGURATION, "write the membership");
 }
 
-/* Rows of (idx, term, type, data) to `each`, at most n of them; how many there were. */
+uint32_t store_row_checksum(const struct store_row *row)
+{
+	uint8_t head[18];
+	for (int i = 0; i < 8; i++) {
+		head[i] = (uint8_t)(row->index >> (56 - 8 * i));
+		head[8 + i] = (uint8_t)(row->term >> (56 - 8 * i));
+	}
+	head[16] = (uint8_t)(row->type >> 8);
+	head[17] = (uint8_t)row->type;
+	return crc32c(crc32c(0, head, sizeof head), row->data.data, row->data.len);
+}
+
+bool store_row(sqlite3_stmt *sql, struct store_row *ret_row)
+{
+	const struct store_row row = {
+		.index = (raft_index)sqlite3_column_int64(sql, 0),
+		.term = (raft_term)sqlite3_column_int64(sql, 1),
+		.type = (unsigned short)sqlite3_column_int(sql, 2),
+		.data = store_column(sql, 3),
+	};
+	*ret_row = row;
+	return sqlite3_column_int64(sql, 4) == store_row_checksum(&row);
+}
+
+static _Noreturn void damaged(struct store *s, raft_index index)
+{
+	log_error("%s/replica.db: entry %llu of the log is damaged; check the disk, and bring this replica back under a new id",
+		  s->dir, index);
+	store_fatal(s, "read the log");
+}
+
+/* Entries to `each`, at most n of them; how many there were. */
 static unsigned each_entry(struct store *s, enum statement which, unsigned n, store_entry_fn each, void *arg)
 {
 	sqlite3_stmt *sql = s->sql[which];
 	unsigned done = 0;
 	int rv = SQLITE_DONE;
 	while (done < n && (rv = sqlite3_step(sql)) == SQLITE_ROW) {
-		each(arg, (raft_index)sqlite3_column_int64(sql, 0), (raft_term)sqlite3_column_int64(sql, 1),
-		     (unsigned short)sqlite3_column_int(sql, 2), store_column(sql, 3));
+		struct store_row row;
+		if (!store_row(sql, &row))
+			damaged(s, row.index);
+		each(arg, row.index, row.term, row.type, row.data);
 		done++;
 	}
 	if (done < n)
@@ -166,19 +214,25 @@ void store_read_changes(struct store *s, raft_index after, store_entry_fn each, 
 	each_entry(s, SQL_CHANGES, UINT32_MAX, each, arg);
 }
 
+struct copy {
+	struct store *store;
+	struct buffer *out;
+};
+
+static void copy_data(void *arg, raft_index index, raft_term term, unsigned short type, struct slice data)
+{
+	const struct copy *c = arg;
+	(void)index;
+	(void)term;
+	(void)type;
+	if (!buffer_append(c->out, data.data, data.len))
+		store_fatal(c->store, "read the last command: out of memory");
+}
+
 bool store_read_last_command(struct store *s, struct buffer *out)
 {
-	sqlite3_stmt *sql = s->sql[SQL_LAST_COMMAND];
-	int rv = sqlite3_step(sql);
-	if (rv == SQLITE_ROW) {
-		struct slice data = store_column(sql, 0);
-		if (!buffer_append(out, data.data, data.len))
-			store_fatal(s, "read the last command: out of memory");
-	} else {
-		must(s, rv, "read the last command");
-	}
-	sqlite3_reset(sql);
-	return rv == SQLITE_ROW;
+	struct copy c = { s, out };
+	return each_entry(s, SQL_LAST_COMMAND, 1, copy_data, &c) == 1;
 }
 
 static void insert_genesis(struct store *s, sqlite3_stmt *sql, raft_index index, const struct buffer *data)

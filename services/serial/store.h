@@ -6,14 +6,16 @@
  * vote.
  *
  * DIR holds replica.db (with its -wal and -shm), `lock` (flock(2): one process a directory), and `acknowledged`, the
- * guard against a lost, swapped or restored database: the highest index and term that this replica ever acknowledged.
- * It is written behind the database, without fsync, at most once a second and at the end, so it is a lower bound that
- * costs nothing; a database behind it is refused, because what this replica promised to others is not in it. (Raft may
- * shorten a log: then the guard is lowered, with fsync, before the transaction that does so.)
+ * guard against a lost, torn, swapped or restored database: the last entry, term and vote that this replica may have
+ * acknowledged. It is written behind each commit, without fsync. So it is exact when a process dies, and a lower bound
+ * after a loss of power, and costs next to nothing; a database that contradicts it is refused, because what this replica
+ * promised to others is not in it. (Raft may shorten a log: then the guard is lowered, with fsync, before the
+ * transaction that does so.)
  *
  * Tables: meta (one row: whose it is, term, vote, applied index and its configuration), genesis (the entries that began
- * the log, kept when the log is compacted), log (idx, term, type, data). The log may begin anywhere, for a later
- * compaction.
+ * the log, kept when the log is compacted), log (idx, term, type, data, checksum). The log may begin anywhere, for a
+ * later compaction. The checksum (CRC-32C of the rest of the row) is looked at whenever the entry is read: what a disk
+ * changed must neither be applied nor reach another replica.
  */
 #ifndef SERIAL_STORE_H
 #define SERIAL_STORE_H
@@ -33,7 +35,7 @@ struct store_identity {
 /*
  * Opens DIR/replica.db, making it (and DIR) when there is none. FAILED_PRECONDITION with what to do: of another cluster
  * or replica, of a newer format, locked by another process, not a database; DATA_LOSS: log with a gap, or behind the
- * highest index this replica ever acknowledged. Blocks; reads the whole log once.
+ * highest index this replica ever acknowledged, or with a damaged entry. Blocks; reads the whole log once.
  */
 enum status_code store_open(const char *dir, const struct store_identity *id, struct status *st,
 			    struct store **ret_store) MUST_CHECK;

@@ -25,6 +25,7 @@ struct store {
 	int lock_fd;
 	struct guard guard;
 	struct store_start at; /* as of the last change, committed or not */
+	struct store_run newest; /* the last entry that was appended or found, and its term */
 	bool meta_changed;
 	struct buffer configuration;
 	struct store_run *runs;
@@ -36,6 +37,18 @@ static inline struct slice store_column(sqlite3_stmt *sql, int column)
 	const void *data = sqlite3_column_blob(sql, column);
 	return (struct slice){ data ? data : "", (size_t)sqlite3_column_bytes(sql, column) };
 }
+
+/* Columns of what reads entries: see store_row(). */
+#define STORE_ROW "idx, term, type, data, checksum"
+struct store_row {
+	raft_index index;
+	raft_term term;
+	unsigned short type;
+	struct slice data; /* borrowed until the statement's next step */
+};
+/* The row that `sql` stands on. False: it is damaged. */
+bool store_row(sqlite3_stmt *sql, struct store_row *ret_row) MUST_CHECK;
+uint32_t store_row_checksum(const struct store_row *row);
 
 /* Remembers that entries from `first` on are of `term`. False: no memory. */
 bool store_add_run(struct store *s, raft_index first, raft_term term) MUST_CHECK;

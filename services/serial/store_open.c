@@ -21,7 +21,7 @@ static const char schema[] =
     " configuration_index INTEGER NOT NULL, configuration BLOB NOT NULL) STRICT;"
     "CREATE TABLE genesis (idx INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;"
     "CREATE TABLE log (idx INTEGER PRIMARY KEY, term INTEGER NOT NULL, type INTEGER NOT NULL,"
-    " data BLOB NOT NULL) STRICT;"
+    " data BLOB NOT NULL, checksum INTEGER NOT NULL) STRICT;"
     "CREATE INDEX log_changes ON log (idx) WHERE type = 3;";
 
 static const char *const statements[SQL_COUNT] = {
@@ -29,11 +29,11 @@ static const char *const statements[SQL_COUNT] = {
 	[SQL_COMMIT] = "COMMIT",
 	[SQL_META] = "UPDATE meta SET term = ?, vote = ?, applied = ?, applied_term = ?",
 	[SQL_CONFIGURATION] = "UPDATE meta SET configuration_index = ?, configuration = ?",
-	[SQL_APPEND] = "INSERT INTO log VALUES (?, ?, ?, ?)",
+	[SQL_APPEND] = "INSERT INTO log VALUES (?, ?, ?, ?, ?)",
 	[SQL_TRUNCATE] = "DELETE FROM log WHERE idx >= ?",
-	[SQL_READ] = "SELECT idx, term, type, data FROM log WHERE idx >= ? ORDER BY idx",
-	[SQL_CHANGES] = "SELECT idx, term, type, data FROM log WHERE type = 3 AND idx > ? ORDER BY idx",
-	[SQL_LAST_COMMAND] = "SELECT data FROM log WHERE type = 1 ORDER BY idx DESC LIMIT 1",
+	[SQL_READ] = "SELECT " STORE_ROW " FROM log WHERE idx >= ? ORDER BY idx",
+	[SQL_CHANGES] = "SELECT " STORE_ROW " FROM log WHERE type = 3 AND idx > ? ORDER BY idx",
+	[SQL_LAST_COMMAND] = "SELECT " STORE_ROW " FROM log WHERE type = 1 ORDER BY idx DESC LIMIT 1",
 };
 
 static enum status_code refuse_sqlite(struct store *s, struct status *st, const char *doing)
@@ -208,18 +208,20 @@ bool store_add_run(struct store *s, raft_index first, raft_term term)
 	return true;
 }
 
-/* Walks the log once: no gap, terms that only grow. */
+/* Walks the log once: no gap, terms that only grow, nothing damaged. */
 static enum status_code scan_log(struct store *s, struct status *st)
 {
 	sqlite3_stmt *stmt = NULL;
 	enum status_code rc = STATUS_OK;
-	if (sqlite3_prepare_v2(s->db, "SELECT idx, term FROM log ORDER BY idx", -1, &stmt, NULL) != SQLITE_OK)
+	if (sqlite3_prepare_v2(s->db, "SELECT " STORE_ROW " FROM log ORDER BY idx", -1, &stmt, NULL) != SQLITE_OK)
 		return refuse_sqlite(s, st, "read");
 	raft_term before = 0;
 	int rv;
 	while (rc == STATUS_OK && (rv = sqlite3_step(stmt)) == SQLITE_ROW) {
-		raft_index index = (raft_index)sqlite3_column_int64(stmt, 0);
-		raft_term term = (raft_term)sqlite3_column_int64(stmt, 1);
+		struct store_row row;
+		bool whole = store_row(stmt, &row);
+		raft_index index = row.index;
+		raft_term term = row.term;
 		if (s->at.last == 0)
 			s->at.first = index;
 		else if (index != s->at.last + 1)
@@ -232,7 +234,13 @@ static enum status_code scan_log(struct store *s, struct status *st)
 					"%s/replica.db: entry %llu has the impossible term %llu; bring this replica back under "
 					"a new id",
 					s->dir, index, term);
+		if (rc == STATUS_OK && !whole)
+			rc = status_set(st, STATUS_DATA_LOSS,
+					"%s/replica.db: entry %llu of the log is damaged; check the disk, and bring this "
+					"replica back under a new id",
+					s->dir, index);
 		s->at.last = index;
+		s->newest = (struct store_run){ index, term };
 		if (rc == STATUS_OK && term != before && !store_add_run(s, index, term))
 			rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "read %s/replica.db: out of memory", s->dir);
 		before = term;
@@ -243,14 +251,48 @@ static enum status_code scan_log(struct store *s, struct status *st)
 	return rc;
 }
 
-static enum status_code check_log(struct store *s, struct status *st)
+/* 0: it is not in the log. */
+static raft_term term_of(const struct store *s, raft_index index)
 {
-	if (s->at.last < s->guard.index || s->at.term < s->guard.term)
+	raft_term term = 0;
+	if (index < s->at.first || index > s->at.last)
+		return 0;
+	for (size_t i = 0; i < s->n_runs && s->runs[i].first <= index; i++)
+		term = s->runs[i].term;
+	return term;
+}
+
+/* Is all in the database that this replica may have promised? */
+static enum status_code check_guard(struct store *s, struct status *st)
+{
+	const struct guard_mark *m = &s->guard.mark;
+	if (s->at.last < m->index || s->at.term < m->term)
 		return status_set(st, STATUS_DATA_LOSS,
 				  "%s/replica.db ends at entry %llu of term %llu, but this replica acknowledged %llu of term "
 				  "%llu: the database is older than %s/acknowledged; put the right one back, or bring this "
 				  "replica back under a new id",
-				  s->dir, s->at.last, s->at.term, s->guard.index, s->guard.term, s->dir);
+				  s->dir, s->at.last, s->at.term, m->index, m->term, s->dir);
+	raft_term entry = term_of(s, m->index);
+	if (entry != 0 && entry < m->entry_term)
+		return status_set(st, STATUS_DATA_LOSS,
+				  "%s/replica.db holds entry %llu of term %llu, but this replica acknowledged that of term "
+				  "%llu: the database is older than %s/acknowledged; put the right one back, or bring this "
+				  "replica back under a new id",
+				  s->dir, m->index, entry, m->entry_term, s->dir);
+	if (s->at.term == m->term && m->vote != 0 && s->at.vote != m->vote)
+		return status_set(st, STATUS_DATA_LOSS,
+				  "%s/replica.db does not hold this replica's vote for replica %llu in term %llu: the database "
+				  "is older than %s/acknowledged; put the right one back, or bring this replica back under a "
+				  "new id",
+				  s->dir, m->vote, m->term, s->dir);
+	return STATUS_OK;
+}
+
+static enum status_code check_log(struct store *s, struct status *st)
+{
+	enum status_code rc = check_guard(s, st);
+	if (rc != STATUS_OK)
+		return rc;
 	if (s->at.applied > s->at.last || (s->at.last > 0 && s->at.first > s->at.applied + 1))
 		return status_set(st, STATUS_DATA_LOSS,
 				  "%s/replica.db: the log holds entries %llu to %llu, the state is at %llu; bring this replica "
@@ -288,6 +330,18 @@ static enum status_code load(struct store *s, const struct store_identity *id, b
 	return rc;
 }
 
+/*
+ * Writes what the write-ahead log holds into the database, and so anew to the disk. After an fsync that failed Linux may
+ * take pages for written that are not on the disk: reading them back, from memory, proves nothing.
+ */
+static enum status_code rewrite(struct store *s, struct status *st)
+{
+	int rv = sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+	if (rv == SQLITE_OK || rv == SQLITE_BUSY) /* somebody else reads it: as far as that allows */
+		return STATUS_OK;
+	return refuse_sqlite(s, st, "write");
+}
+
 static struct store *store_new(const char *dir)
 {
 	struct store *s = calloc(1, sizeof *s);
@@ -318,6 +372,8 @@ enum status_code store_open(const char *dir, const struct store_identity *id, st
 		rc = lock_directory(s, st);
 	if (rc == STATUS_OK)
 		rc = load(s, id, false, st);
+	if (rc == STATUS_OK)
+		rc = rewrite(s, st);
 	if (rc == STATUS_OK)
 		rc = guard_open(&s->guard, dir, st);
 	for (unsigned i = 0; rc == STATUS_OK && i < SQL_COUNT; i++)
@@ -359,8 +415,6 @@ void store_close(struct store *s)
 {
 	if (!s)
 		return;
-	if (!guard_flush(&s->guard))
-		log_warning("write %s/acknowledged: %s", s->dir, strerror(errno));
 	guard_close(&s->guard);
 	for (unsigned i = 0; i < SQL_COUNT; i++)
 		sqlite3_finalize(s->sql[i]);

@@ -10,6 +10,7 @@
 
 #include "common/base/buffer.h"
 #include "common/base/clock.h"
+#include "common/base/crc32c.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/secret.h"
@@ -174,6 +175,19 @@ static void test_clocks_agree_with_the_system(void **state)
 	assert_true(clock_unix_ms() > 1700000000000);
 }
 
+/* RFC 3720 §B.4, and the usual check value. */
+static void test_crc32c_is_the_standard_one(void **state)
+{
+	(void)state;
+	uint8_t bytes[32] = { 0 };
+	assert_int_equal(crc32c(0, "123456789", 9), 0xe3069283u);
+	assert_int_equal(crc32c(0, bytes, sizeof bytes), 0x8a9136aau);
+	memset(bytes, 0xff, sizeof bytes);
+	assert_int_equal(crc32c(0, bytes, sizeof bytes), 0x62a8ab43u);
+	assert_int_equal(crc32c(crc32c(0, "1234", 4), "56789", 5), 0xe3069283u);
+	assert_int_equal(crc32c(0, "", 0), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -185,6 +199,7 @@ int main(void)
 		cmocka_unit_test(test_secret_file_must_be_private),
 		cmocka_unit_test(test_log_lines_cannot_be_forged),
 		cmocka_unit_test(test_clocks_agree_with_the_system),
+		cmocka_unit_test(test_crc32c_is_the_standard_one),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

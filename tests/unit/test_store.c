@@ -217,7 +217,7 @@ static void test_store_shortened_log_is_no_loss(void **state)
 	/* A crash now: the guard must not know of more than the database that may or may not have been committed. */
 	struct buffer guard = { 0 };
 	struct status st;
-	assert_int_equal(file_read(f->guard, 64, &st, &guard), STATUS_OK);
+	assert_int_equal(file_read(f->guard, 128, &st, &guard), STATUS_OK);
 	assert_int_equal(strtoul((const char *)guard.data + strlen("index "), NULL, 10), 49);
 	buffer_free(&guard);
 	store_commit(s);
@@ -336,6 +336,133 @@ static void test_store_refuses_an_older_term(void **state)
 	refuses(f, &ours, STATUS_DATA_LOSS, "of term 8");
 }
 
+/* In a process that ends without closing: what kill -9 leaves. */
+static void die_after(struct fixture *f, void (*change)(struct store *s))
+{
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct store *s;
+		struct status st;
+		if (store_open(f->data, &ours, &st, &s) != STATUS_OK)
+			_exit(99);
+		store_begin(s);
+		change(s);
+		store_commit(s);
+		_exit(0);
+	}
+	int status = 0;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+static void append_two(struct store *s)
+{
+	append(s, 11, 12, 3);
+}
+
+static void vote(struct store *s)
+{
+	store_set_term(s, 4, 2);
+}
+
+static void replace_two(struct store *s)
+{
+	store_set_term(s, 4, 2);
+	store_truncate(s, 9);
+	append(s, 9, 10, 4);
+}
+
+/* What the newest commit wrote, however little. */
+static void lose_wal(struct fixture *f)
+{
+	char wal[640];
+	snprintf(wal, sizeof wal, "%s-wal", f->database);
+	assert_int_equal(truncate(wal, 0), 0);
+}
+
+static void test_store_refuses_a_lost_commit(void **state)
+{
+	struct fixture *f = *state;
+	fill(f, 10);
+	die_after(f, append_two);
+	store_close(open_ok(f)); /* it is there */
+	die_after(f, vote);
+	lose_wal(f);
+	refuses(f, &ours, STATUS_DATA_LOSS, "of term 4");
+}
+
+static void test_store_refuses_a_torn_commit(void **state)
+{
+	struct fixture *f = *state;
+	char wal[640];
+	struct stat sb;
+	fill(f, 10);
+	die_after(f, append_two);
+	snprintf(wal, sizeof wal, "%s-wal", f->database);
+	assert_int_equal(stat(wal, &sb), 0);
+	assert_int_equal(truncate(wal, sb.st_size - 1), 0);
+	refuses(f, &ours, STATUS_DATA_LOSS, "acknowledged 12");
+}
+
+/* As long as before, and of the same term: only the entries are others. */
+static void test_store_refuses_replaced_entries_that_came_back(void **state)
+{
+	struct fixture *f = *state;
+	fill(f, 10);
+	die_after(f, replace_two);
+	lose_wal(f);
+	run_sql(f, "UPDATE meta SET term = 4, vote = 2");
+	refuses(f, &ours, STATUS_DATA_LOSS, "acknowledged that of term 4");
+}
+
+static void test_store_refuses_a_forgotten_vote(void **state)
+{
+	struct fixture *f = *state;
+	fill(f, 10);
+	die_after(f, vote);
+	run_sql(f, "UPDATE meta SET vote = 0");
+	refuses(f, &ours, STATUS_DATA_LOSS, "vote for replica 2 in term 4");
+	run_sql(f, "UPDATE meta SET vote = 1");
+	refuses(f, &ours, STATUS_DATA_LOSS, "vote for replica 2 in term 4");
+	run_sql(f, "UPDATE meta SET vote = 0, term = 5"); /* a later term's */
+	store_close(open_ok(f));
+}
+
+static void test_store_refuses_a_damaged_entry(void **state)
+{
+	static const char *const damages[] = {
+		"UPDATE log SET data = CAST(x'00' || substr(data, 2) AS BLOB) WHERE idx = 7",
+		"UPDATE log SET data = x'' WHERE idx = 7",
+		"UPDATE log SET type = 2 WHERE idx = 7",
+		"UPDATE log SET checksum = checksum + 1 WHERE idx = 7",
+		"UPDATE log SET checksum = checksum + 4294967296 WHERE idx = 7",
+	};
+	struct fixture *f = *state;
+	fill(f, 10);
+	struct buffer copy = { 0 };
+	struct status st;
+	assert_int_equal(file_read(f->database, 1 << 24, &st, &copy), STATUS_OK);
+	for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
+		run_sql(f, damages[i]);
+		refuses(f, &ours, STATUS_DATA_LOSS, "entry 7 of the log is damaged");
+		assert_int_equal(file_write(f->database, (struct slice){ copy.data, copy.len }, 0600, true, &st), STATUS_OK);
+	}
+	buffer_free(&copy);
+	store_close(open_ok(f));
+}
+
+/* Damage while it runs: what is read then must not go to other replicas. */
+static void read_damaged(struct fixture *f)
+{
+	struct store *s;
+	struct seen seen = { 0 };
+	if (store_open(f->data, &ours, NULL, &s) != STATUS_OK)
+		_exit(99);
+	run_sql(f, "UPDATE log SET data = CAST(x'00' || substr(data, 2) AS BLOB) WHERE idx = 7");
+	bool whole = store_read(s, 1, 6, see, &seen);
+	_exit(whole && store_read(s, 7, 1, see, &seen) ? 98 : 97);
+}
+
 static void test_store_refuses_a_damaged_guard_but_not_an_empty_one(void **state)
 {
 	struct fixture *f = *state;
@@ -381,25 +508,33 @@ static void test_store_log_may_begin_later(void **state)
 	refuses(f, &ours, STATUS_DATA_LOSS, "82 to 100");
 }
 
+static void write_twice(struct fixture *f)
+{
+	struct store *s;
+	if (store_open(f->data, &ours, NULL, &s) != STATUS_OK)
+		_exit(99);
+	store_begin(s);
+	append(s, 10, 10, 3); /* there is one */
+	_exit(98);
+}
+
 static void test_store_error_ends_the_process(void **state)
 {
+	void (*const errors[])(struct fixture *f) = { write_twice, read_damaged };
 	struct fixture *f = *state;
 	fill(f, 10);
-	pid_t pid = fork();
-	if (pid == 0) {
-		int null = open("/dev/null", O_WRONLY);
-		dup2(null, STDERR_FILENO);
-		struct store *s;
-		if (store_open(f->data, &ours, NULL, &s) != STATUS_OK)
-			_exit(99);
-		store_begin(s);
-		append(s, 10, 10, 3); /* there is one */
-		_exit(98);
+	for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+		pid_t pid = fork();
+		if (pid == 0) {
+			int null = open("/dev/null", O_WRONLY);
+			dup2(null, STDERR_FILENO);
+			errors[i](f);
+		}
+		int status = 0;
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), 3);
 	}
-	int status = 0;
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status));
-	assert_int_equal(WEXITSTATUS(status), 3);
 }
 
 int main(void)
@@ -419,6 +554,11 @@ int main(void)
 		T(test_store_refuses_a_log_behind_its_state),
 		T(test_store_refuses_an_older_database),
 		T(test_store_refuses_an_older_term),
+		T(test_store_refuses_a_lost_commit),
+		T(test_store_refuses_a_torn_commit),
+		T(test_store_refuses_replaced_entries_that_came_back),
+		T(test_store_refuses_a_forgotten_vote),
+		T(test_store_refuses_a_damaged_entry),
 		T(test_store_refuses_a_damaged_guard_but_not_an_empty_one),
 		T(test_store_check_makes_nothing),
 		T(test_store_log_may_begin_later),

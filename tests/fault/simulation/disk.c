@@ -86,10 +86,22 @@ static void copy(struct bytes *to, const struct bytes *from)
 
 /* Crashes */
 
+static void guard_path(const struct disk *d, char path[4096])
+{
+	snprintf(path, 4096, "%s/acknowledged", d->dir);
+}
+
+void disk_lose_guard(struct disk *d)
+{
+	char path[4096];
+	guard_path(d, path);
+	unlink(path);
+}
+
 static void read_guard(struct disk *d)
 {
 	char path[4096];
-	snprintf(path, sizeof path, "%s/acknowledged", d->dir);
+	guard_path(d, path);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	d->guard_len = fd < 0 ? -1 : read(fd, d->guard, sizeof d->guard);
 	if (fd >= 0)
@@ -99,8 +111,8 @@ static void read_guard(struct disk *d)
 static void restore_guard(struct disk *d)
 {
 	char path[4096];
-	snprintf(path, sizeof path, "%s/acknowledged", d->dir);
-	unlink(path);
+	disk_lose_guard(d);
+	guard_path(d, path);
 	if (d->guard_len < 0 || d->sim->mutant == MUTANT_LYING_DISK)
 		return;
 	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);

@@ -23,6 +23,8 @@ void disk_crash(struct disk *d, bool power);
 /* The same in front of a later write or sync: after `operations` others. */
 void disk_crash_within(struct disk *d, unsigned operations, bool power);
 bool disk_crashed(const struct disk *d);
+/* The guard's file is gone. When no database is open on it. */
+void disk_lose_guard(struct disk *d);
 /* When no database is open on it. */
 void disk_restore(struct disk *d);
 

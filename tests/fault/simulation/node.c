@@ -121,6 +121,7 @@ static void mutate_store(struct node *n)
 	case MUTANT_FORGOTTEN_VOTE:
 		run_sql(n, "UPDATE meta SET vote = 0");
 		store_close(n->store);
+		disk_lose_guard(n->disk); /* which would notice */
 		open_store(n);
 		break;
 	case MUTANT_FORGOTTEN_REQUESTS:

@@ -35,7 +35,7 @@ enum mutant {
 	MUTANT_LYING_DISK,             /* the same, and the guard (services/serial/guard.h) does not notice */
 	MUTANT_FORGOTTEN_REQUESTS,     /* a replica loses its request ids at a restart */
 	MUTANT_NO_REQUEST_IDS,         /* nobody sees that a request is a repetition */
-	MUTANT_FORGOTTEN_VOTE,         /* a replica may vote again after a restart */
+	MUTANT_FORGOTTEN_VOTE,         /* a replica may vote again after a restart, and has lost its guard, too */
 	MUTANT_LOCAL_READS,            /* a read is answered without a barrier */
 	MUTANT_CHANGED_ENTRY,          /* an entry's bytes change on their way */
 	MUTANT_FORGED_ACKNOWLEDGEMENT, /* what one replica has on disk counts as another's, too */

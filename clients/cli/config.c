@@ -193,67 +193,14 @@ static enum status_code run_list(struct cli *cli, struct status *st)
 	return objects_print(cli, prefix, headings, 3, add_row, st);
 }
 
-/* One line a change: watched by people as it runs, or by a program that reads JSON line by line. */
-static enum status_code print_change(const struct cli *cli, const Kds__V1__Object *object, struct status *st)
+static enum status_code run_history(struct cli *cli, struct status *st)
 {
-	if (!cli->json) {
-		char *text = object_describe(object);
-		if (!text)
-			return out_of_memory(st);
-		output_sanitize(text);
-		printf("%" PRIu64 "  %s  %s\n", object->revision, object->key, text);
-		free(text);
-		return STATUS_OK;
-	}
-	json_t *json;
-	if (json_from_message(&object->base, true, st, &json) != STATUS_OK)
-		return st->code;
-	int rv = json_dumpf(json, stdout, JSON_COMPACT);
-	json_decref(json);
-	if (rv < 0 || putchar('\n') == EOF)
-		return status_set(st, STATUS_INTERNAL, "write standard output");
-	return STATUS_OK;
-}
-
-static enum status_code run_watch(struct cli *cli, struct status *st)
-{
-	uint64_t since, left;
-	char *prefixes[CLI_ARGS_MAX];
-	if (cli_number(cli, OPT_SINCE, 0, UINT64_MAX, 0, st, &since) != STATUS_OK ||
-	    cli_number(cli, OPT_COUNT, 1, UINT64_MAX, UINT64_MAX, st, &left) != STATUS_OK)
-		return st->code;
-	for (size_t i = 0; i < cli->n_args; i++)
-		prefixes[i] = (char *)(uintptr_t)cli->args[i]; /* only read */
-	while (left > 0) {
-		Kds__V1__WatchRequest in = KDS__V1__WATCH_REQUEST__INIT;
-		ProtobufCMessage *answer;
-		in.since_revision = since;
-		in.prefixes = prefixes;
-		in.n_prefixes = cli->n_args;
-		const struct session_request request = {
-			.role = PEER_SERIAL,
-			.service = &kds__v1__config__descriptor,
-			.method = "Watch",
-			.input = &in.base,
-		};
-		if (session_call(cli, &request, st, &answer) != STATUS_OK)
-			return st->code;
-		const Kds__V1__WatchResponse *news = (const Kds__V1__WatchResponse *)answer;
-		enum status_code rc = STATUS_OK;
-		for (size_t i = 0; i < news->n_objects && left > 0 && rc == STATUS_OK; i++, left--)
-			rc = print_change(cli, news->objects[i], st);
-		if (news->restart)
-			cli_notice(cli,
-				   "the cluster no longer knows all changes since revision %" PRIu64 "; starting over",
-				   since);
-		since = news->restart ? 0 : news->revision;
-		protobuf_c_message_free_unpacked(answer, NULL);
-		if (rc != STATUS_OK)
-			return rc;
-		if (fflush(stdout) != 0)
-			return status_set(st, STATUS_INTERNAL, "write standard output");
-	}
-	return STATUS_OK;
+	char *key = cli->n_args > 0 ? to_key(cli->args[0]) : NULL;
+	if (cli->n_args > 0 && !key)
+		return out_of_memory(st);
+	enum status_code rc = config_print_history(cli, key, st);
+	free(key);
+	return rc;
 }
 
 static const struct argp_option read_options[] = {
@@ -271,6 +218,13 @@ static const struct argp_option list_options[] = {
 
 static const struct argp_option write_options[] = {
 	{ "expect", OPT_EXPECT, "REVISION", 0, "Only if its revision is still this one; 0: only if there is none", 0 },
+	{ 0 },
+};
+
+static const struct argp_option history_options[] = {
+	{ "count", OPT_COUNT, "N", 0, "The newest N alone", 0 },
+	{ "local", OPT_LOCAL, NULL, 0, "Take what one replica has now, perhaps not the newest; works without a quorum",
+	  0 },
 	{ 0 },
 };
 
@@ -337,10 +291,23 @@ static const struct cli_command commands[] = {
 	    .purpose = "Print changes as they happen, until interrupted",
 	    .examples = "  kds-cli config watch\n"
 			"  kds-cli --json config watch --since 120 node/ serial/\n"
-			"\nWith --json each line is a document.",
+			"\nA watch goes on when a replica fails. With --json each line is a document;\n"
+			"{\"restart\":true}: what was told before may be gone, everything follows again.",
 	    .options = watch_options,
 	    .max_args = CLI_ARGS_MAX,
-	    .run = run_watch,
+	    .run = config_watch,
+	},
+	{
+	    .verb = "history",
+	    .arguments = "[NAME]",
+	    .purpose = "Who changed a setting, or the object with the key NAME, or anything, newest first",
+	    .examples = "  kds-cli config history certificate.node.lifetime\n"
+			"  kds-cli config history serial/min\n"
+			"  kds-cli --json config history --count 20\n"
+			"\nThe setting history.length says how much is remembered.",
+	    .options = history_options,
+	    .max_args = 1,
+	    .run = run_history,
 	},
 };
 

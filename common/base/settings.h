@@ -6,8 +6,9 @@
  * daemons read values from it, and kds-cli prints it.
  *
  * Replicas of different versions may run together, with different tables. So a value is checked once, by the leader,
- * before it is proposed; state_apply() takes any. Who reads a value that its own table does not allow uses the default,
- * and what state_apply() itself reads (`applied` in the table) changes its name when it changes its meaning or bounds.
+ * before it is proposed; state_apply() takes any. Who reads a value that its own table does not allow uses the default.
+ * What state_apply() itself reads (`applied` in the table) must be the same in all versions that run together: to add
+ * one, or to change its bounds, default or meaning, takes a new level of the replicas (services/serial/level.h).
  */
 #ifndef BASE_SETTINGS_H
 #define BASE_SETTINGS_H

@@ -48,7 +48,7 @@ struct follower {
 	unsigned watch_method;
 	struct shared *shared;
 	struct objects *objects; /* changed by the thread alone, under the lock; the thread reads without */
-	uint64_t since;          /* the thread's: what to ask for */
+	uint64_t since, began;   /* the thread's: what to ask for */
 	bool trust_stale, cache_stale;
 	bool sweep;              /* the state is being sent whole: at its end, drop what was not in it */
 	bool lost;               /* since the last answer of a replica, and people were told */
@@ -109,6 +109,7 @@ static enum status_code poll_once(struct follower *f, struct status *st)
 	struct shared *s = f->shared;
 	Kds__V1__WatchRequest request = KDS__V1__WATCH_REQUEST__INIT;
 	request.since_revision = f->since;
+	request.began = f->began;
 	request.n_prefixes = f->n_prefixes;
 	request.prefixes = f->prefixes;
 	const struct rpc_call_options options = { .done = answered, .arg = s, .timeout_ms = POLL_MS };
@@ -326,7 +327,7 @@ static enum status_code take_answer(struct follower *f, struct status *st)
 	}
 	if (answer->restart) {
 		log_info("configuration: asking for the whole state again");
-		f->since = 0;
+		f->since = f->began = 0;
 		f->sweep = true;
 		objects_suspect_all(f->objects);
 		goto out;
@@ -335,6 +336,7 @@ static enum status_code take_answer(struct follower *f, struct status *st)
 		rc = take_object(f, answer->objects[i], st);
 	if (rc != STATUS_OK)
 		goto out;
+	f->began = answer->began;
 	/* A replica that lags behind has an older revision, and nothing new. */
 	if (answer->revision > f->since)
 		f->since = answer->revision;

@@ -142,6 +142,20 @@ static void config_list(Kds__V1__Config_Service *service, const Kds__V1__ListReq
 	api_read(api_of(service), call, in->local, "Config.List", &in->base, read_list);
 }
 
+static enum status_code read_history(struct state *s, const ProtobufCMessage *in, unsigned sealed, struct status *st,
+				     struct buffer *out)
+{
+	(void)sealed;
+	return state_history(s, (const Kds__V1__HistoryRequest *)in, st, out);
+}
+
+static void config_history(Kds__V1__Config_Service *service, const Kds__V1__HistoryRequest *in,
+			   Kds__V1__HistoryResponse_Closure closure, void *call)
+{
+	(void)closure;
+	api_read(api_of(service), call, in->local, "Config.History", &in->base, read_history);
+}
+
 /* For a caller that has seen more than this replica: with the leader's word it is of another time, or of another
  * cluster. */
 static enum status_code read_changes(struct state *s, const ProtobufCMessage *in, unsigned sealed, struct status *st,
@@ -164,12 +178,13 @@ static void config_watch(Kds__V1__Config_Service *service, const Kds__V1__WatchR
 {
 	(void)closure;
 	struct api *a = api_of(service);
+	uint64_t revision = watch_revision(a->watch);
 	if (in->n_prefixes > PREFIXES_MAX)
 		rpc_call_fail_field(call, "prefixes", "at most %d prefixes in one call", PREFIXES_MAX);
 	else if (is_cut_off(a))
 		rpc_call_fail(call, STATUS_UNAVAILABLE,
 			      "this replica knows no leader, so its state may be old; ask another, or see kds-cli cluster view");
-	else if (in->since_revision > watch_revision(a->watch))
+	else if (in->since_revision > revision || in->began > revision)
 		api_read(a, call, false, "Config.Watch", &in->base, read_changes);
 	else
 		watch_call(a->watch, call, in, api_sealed(call));
@@ -183,6 +198,7 @@ enum status_code api_add_config(struct api *a, struct rpc_server *server, struct
 		{ .method = "Put", .allow = PEER_ADMIN | PEER_CA | PEER_KEYDIST, .flags = RPC_ROUTED },
 		{ .method = "Delete", .allow = PEER_ADMIN | PEER_CA | PEER_KEYDIST, .flags = RPC_ROUTED },
 		{ .method = "Watch", .allow = PEER_SERVICES, .flags = RPC_LONG_POLL },
+		{ .method = "History", .allow = PEER_ADMIN },
 	};
 	a->config = (Kds__V1__Config_Service)KDS__V1__CONFIG__INIT(config_);
 	return rpc_server_add(server, &a->config.base, table, sizeof table / sizeof *table, st);

@@ -18,7 +18,8 @@ const struct state_table state_tables[STATE_TABLES] = {
 		.columns = "id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL, time_ms INTEGER NOT NULL,"
 			   " revision INTEGER NOT NULL, last_serial INTEGER NOT NULL, min_serial INTEGER NOT NULL,"
 			   " highest_issued INTEGER NOT NULL, issued INTEGER NOT NULL, oldest_request INTEGER NOT NULL,"
-			   " level INTEGER NOT NULL, digest BLOB NOT NULL",
+			   " level INTEGER NOT NULL, tombstones INTEGER NOT NULL, compacted INTEGER NOT NULL,"
+			   " digest BLOB NOT NULL",
 		.key = "id",
 		.lasting = true,
 	},
@@ -47,6 +48,14 @@ const struct state_table state_tables[STATE_TABLES] = {
 		.key = "key",
 		.lasting = true,
 	},
+	/* previous: the object's revision before; value: a packed Object without its sealed key */
+	[STATE_TABLE_HISTORY] = {
+		.name = "history",
+		.columns = "revision INTEGER PRIMARY KEY, key TEXT NOT NULL, requester TEXT NOT NULL,"
+			   " time_ms INTEGER NOT NULL, previous INTEGER NOT NULL, value BLOB NOT NULL",
+		.key = "revision",
+		.lasting = true,
+	},
 	/* a row for each transaction of this replica: state_requests.c */
 	[STATE_TABLE_REQUESTS] = {
 		.name = "requests",
@@ -57,7 +66,7 @@ const struct state_table state_tables[STATE_TABLES] = {
 
 static const char *const statements[SQL_COUNT] = {
 	[SQL_NUMBERS_GET] = "SELECT " NUMBERS_COLUMNS ", digest FROM numbers",
-	[SQL_NUMBERS_PUT] = "INSERT OR REPLACE INTO numbers VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[SQL_NUMBERS_PUT] = "INSERT OR REPLACE INTO numbers VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[SQL_BLOCKS_ALL] = "SELECT holder, ranges FROM blocks",
 	[SQL_BLOCKS_PUT] = "INSERT OR REPLACE INTO blocks VALUES (?, ?)",
 	[SQL_BLOCKS_DELETE] = "DELETE FROM blocks WHERE holder = ?",
@@ -69,6 +78,13 @@ static const char *const statements[SQL_COUNT] = {
 	[SQL_ISSUED_LIST_SUBJECT] = "SELECT * FROM issued WHERE serial > ? AND subject = ? ORDER BY serial",
 	[SQL_OBJECT_GET] = "SELECT revision, deleted, value FROM objects WHERE key = ?",
 	[SQL_OBJECT_PUT] = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)",
+	[SQL_OBJECT_DROP] = "DELETE FROM objects WHERE revision = ?",
+	/* From behind the last that went: what is passed over on the way is passed over once. */
+	[SQL_TOMBSTONE_OLDEST] = "SELECT revision FROM objects WHERE revision > ? AND deleted ORDER BY revision LIMIT 1",
+	[SQL_HISTORY_PUT] = "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?)",
+	[SQL_HISTORY_PRUNE] = "DELETE FROM history WHERE revision IN"
+			      " (SELECT revision FROM history WHERE revision <= ? ORDER BY revision LIMIT ?)",
+	[SQL_HISTORY_LIST] = "SELECT * FROM history WHERE revision < ? ORDER BY revision DESC",
 	[SQL_SETTINGS_ALL] = "SELECT value FROM objects WHERE key > 'setting/' AND key < 'setting0' AND NOT deleted",
 	[SQL_OBJECTS_LIST] = "SELECT key, value FROM objects WHERE key >= ? AND key > ? AND NOT deleted ORDER BY key",
 	[SQL_OBJECTS_SINCE] = "SELECT key, value, revision FROM objects WHERE revision > ? ORDER BY revision",
@@ -196,7 +212,8 @@ enum status_code state_make_tables(sqlite3 *db, struct status *st)
 void state_numbers(const struct numbers *n, uint64_t ret_values[NUMBERS])
 {
 	const uint64_t values[NUMBERS] = { n->applied,        n->time_ms, n->revision,       n->last_serial, n->min_serial,
-					   n->highest_issued, n->issued,  n->oldest_request, n->level };
+					   n->highest_issued, n->issued,  n->oldest_request, n->level,       n->tombstones,
+					   n->compacted };
 	memcpy(ret_values, values, sizeof values);
 }
 
@@ -204,7 +221,8 @@ void state_numbers_read(sqlite3_stmt *sql, struct numbers *ret_numbers)
 {
 	struct numbers *n = ret_numbers;
 	uint64_t *const fields[NUMBERS] = { &n->applied,        &n->time_ms, &n->revision,       &n->last_serial, &n->min_serial,
-					    &n->highest_issued, &n->issued,  &n->oldest_request, &n->level };
+					    &n->highest_issued, &n->issued,  &n->oldest_request, &n->level,       &n->tombstones,
+					    &n->compacted };
 	for (int i = 0; i < NUMBERS; i++)
 		*fields[i] = (uint64_t)sqlite3_column_int64(sql, i);
 }
@@ -347,7 +365,9 @@ static enum status_code apply_command(struct state *s, const Kds__V1__Command *c
 		rc = requests_find(s, c, st, r, &seen);
 	if (rc != STATUS_OK || seen)
 		return rc;
+	s->requester = c->requester;
 	rc = apply_operation(s, c, arena, st, r);
+	s->requester = NULL;
 	if (rc == STATUS_OK && c->request_id.len > 0)
 		rc = requests_remember(s, c, r, st);
 	return rc;

@@ -7,7 +7,10 @@
  *  - a serial is in at most one block, and blocks only ever go up;
  *  - a record is accepted once, from the CA that holds its block, at or above min_serial (the same record again is OK);
  *  - min_serial never goes down;
- *  - each change of an object, of min_serial too, gets the next revision.
+ *  - each change of an object, of min_serial too, gets the next revision, and a line in the history.
+ *
+ * What was deleted leaves a trace for watchers: of the newest 10,000 deletions. The highest revision whose trace is
+ * gone is known, so that a watcher from below it is told to read the state anew.
  *
  * A CA's block is open for records until the CA holds 64 newer ranges (neighbouring blocks are one range), or until a
  * record of it at or above the serial has expired: memory stays bounded, and a serial cannot come back after its record
@@ -100,9 +103,13 @@ enum status_code state_get(struct state *s, const char *key, unsigned sealed, st
 enum status_code state_list(struct state *s, const Kds__V1__ListRequest *in, unsigned sealed, struct status *st,
 			    struct buffer *out) MUST_CHECK;
 /* WatchResponse with what is newer than since_revision, oldest first: of the next 4,096 objects and at most about 512
- * KiB (more = true); *ret_any: is there anything, or more. A since_revision above the state's answers restart. */
+ * KiB (more = true); *ret_any: is there anything, or more. restart: since_revision is above the state's, or something
+ * that the watcher may know was deleted and the trace of it compacted away. */
 enum status_code state_changes(struct state *s, const Kds__V1__WatchRequest *in, unsigned sealed, struct status *st,
 			       struct buffer *out, bool *ret_any) MUST_CHECK;
+/* HistoryResponse. */
+enum status_code state_history(struct state *s, const Kds__V1__HistoryRequest *in, struct status *st,
+			       struct buffer *out) MUST_CHECK;
 /* ListCertificatesResponse. */
 enum status_code state_certificates(struct state *s, const Kds__V1__ListCertificatesRequest *in, struct status *st,
 				    struct buffer *out) MUST_CHECK;

@@ -5,6 +5,7 @@
  *   state_validate.c  what a command must look like, whatever the state
  *   state_serial.c    blocks, records, min_serial
  *   state_objects.c   configuration objects
+ *   state_history.c   who changed them
  *   state_requests.c  request ids that were seen
  *   state_digest.c    the digest of all rows
  *   state_reads.c     answers
@@ -31,6 +32,7 @@ enum state_table_number {
 	STATE_TABLE_BLOCKS,
 	STATE_TABLE_ISSUED,
 	STATE_TABLE_OBJECTS,
+	STATE_TABLE_HISTORY,
 	STATE_TABLE_REQUESTS,
 	STATE_TABLES,
 };
@@ -74,10 +76,13 @@ struct numbers {
 	uint64_t issued;         /* rows of `issued` */
 	uint64_t oldest_request; /* sequence number of the oldest request id still known */
 	uint64_t level;          /* what the replicas have agreed to apply (level.h); 0 before genesis */
+	uint64_t tombstones;     /* rows of `objects` that are deleted */
+	uint64_t compacted;      /* highest revision of a tombstone that is gone */
 };
-#define NUMBERS 9
+#define NUMBERS 11
 #define NUMBERS_COLUMNS                                                                                                \
-	"applied, time_ms, revision, last_serial, min_serial, highest_issued, issued, oldest_request, level"
+	"applied, time_ms, revision, last_serial, min_serial, highest_issued, issued, oldest_request, level,"          \
+	" tombstones, compacted"
 /* In the order of NUMBERS_COLUMNS; and from a row of them. */
 void state_numbers(const struct numbers *n, uint64_t ret_values[NUMBERS]);
 void state_numbers_read(sqlite3_stmt *sql, struct numbers *ret_numbers);
@@ -96,6 +101,11 @@ enum statement {
 	SQL_ISSUED_LIST_SUBJECT,
 	SQL_OBJECT_GET,
 	SQL_OBJECT_PUT,
+	SQL_OBJECT_DROP,
+	SQL_TOMBSTONE_OLDEST,
+	SQL_HISTORY_PUT,
+	SQL_HISTORY_PRUNE,
+	SQL_HISTORY_LIST,
 	SQL_SETTINGS_ALL,
 	SQL_OBJECTS_LIST,
 	SQL_OBJECTS_SINCE,
@@ -125,6 +135,7 @@ struct state {
 	uint64_t expiry_serial;
 	char *cluster, *kds_name; /* "" before genesis */
 	struct settings settings; /* as the objects "setting/" say */
+	const char *requester;    /* of the command that is being applied */
 	struct buffer scratch;
 };
 
@@ -176,6 +187,15 @@ enum status_code state_put(struct state *s, const Kds__V1__PutRequest *in, struc
 			   struct state_result *r) MUST_CHECK;
 enum status_code state_delete(struct state *s, const Kds__V1__DeleteRequest *in, struct status *st,
 			      struct state_result *r) MUST_CHECK;
+/* state_history.c: one change, of the object as it was written; previous: its revision before, 0: it was not there. */
+enum status_code state_remember(struct state *s, const Kds__V1__Object *o, uint64_t previous,
+				struct status *st) MUST_CHECK;
+
+/* state_reads.c: one more element of an answer's field 1. Nobody's answer is larger, or looks at more rows. */
+#define STATE_ANSWER_MAX ((size_t)512 << 10)
+#define STATE_SCAN_MAX 4096
+enum status_code state_append_element(struct slice packed, struct status *st, struct buffer *out) MUST_CHECK;
+
 /* Writes the object "serial/min" with the next revision. */
 enum status_code state_write_min(struct state *s, struct status *st) MUST_CHECK;
 /* Writes the key of a value ("node/a.example.com") into buf; "" when it has none. */

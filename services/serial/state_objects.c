@@ -10,6 +10,8 @@
 /* masterkey.publish-ahead is an hour at most; clocks that are kept at all differ by less than another. */
 #define MASTER_KEY_AHEAD_MS ((uint64_t)2 * 3600 * 1000)
 #define SETTING_PREFIX "setting/"
+/* So many deletions are remembered. A watcher that has missed more reads the state anew. */
+#define TOMBSTONES_MAX 10000
 
 void state_object_key(const Kds__V1__Object *o, char buf[OBJECT_KEY_MAX])
 {
@@ -47,8 +49,46 @@ void state_object_key(const Kds__V1__Object *o, char buf[OBJECT_KEY_MAX])
 	snprintf(buf, OBJECT_KEY_MAX, "%s%s", kind, name);
 }
 
-/* Gives the object the next revision and writes it; it stays packed in s->scratch. */
-static enum status_code write_object(struct state *s, const char *key, Kds__V1__Object *o, struct status *st)
+/* What there is under a key. */
+struct found {
+	uint64_t revision; /* 0: nothing, or it was deleted */
+	bool tombstone;    /* it was deleted, and the trace is there */
+};
+
+static enum status_code find(struct state *s, const char *key, struct status *st, struct found *ret_found)
+{
+	sqlite3_stmt *sql = s->sql[SQL_OBJECT_GET];
+	state_bind_text(sql, 1, key);
+	int rv = sqlite3_step(sql);
+	*ret_found = (struct found){ .revision = 0 };
+	if (rv == SQLITE_ROW) {
+		ret_found->tombstone = sqlite3_column_int(sql, 1) != 0;
+		ret_found->revision = ret_found->tombstone ? 0 : (uint64_t)sqlite3_column_int64(sql, 0);
+	}
+	sqlite3_reset(sql);
+	return rv == SQLITE_ROW || rv == SQLITE_DONE ? STATUS_OK : state_sql_failed(s, st, "look for an object");
+}
+
+/* Forgets the oldest deletion. */
+static enum status_code drop_tombstone(struct state *s, struct status *st)
+{
+	sqlite3_stmt *sql = s->sql[SQL_TOMBSTONE_OLDEST];
+	state_bind_uint(sql, 1, s->numbers.compacted);
+	int rv = sqlite3_step(sql);
+	uint64_t revision = rv == SQLITE_ROW ? (uint64_t)sqlite3_column_int64(sql, 0) : 0;
+	sqlite3_reset(sql);
+	if (rv != SQLITE_ROW)
+		return rv == SQLITE_DONE ? status_set(st, STATUS_DATA_LOSS, "state: the count of deleted objects is wrong") :
+					   state_sql_failed(s, st, "find the oldest deletion");
+	state_bind_uint(s->sql[SQL_OBJECT_DROP], 1, revision);
+	s->numbers.compacted = revision;
+	s->numbers.tombstones--;
+	return state_run(s, SQL_OBJECT_DROP, st, "forget a deletion");
+}
+
+/* Gives the object the next revision, writes it in place of what was found, and remembers who did it. */
+static enum status_code write_object(struct state *s, const char *key, const struct found *found, Kds__V1__Object *o,
+				     struct status *st)
 {
 	o->key = (char *)key;
 	o->revision = ++s->numbers.revision;
@@ -60,19 +100,20 @@ static enum status_code write_object(struct state *s, const char *key, Kds__V1__
 	state_bind_uint(sql, 2, o->revision);
 	state_bind_uint(sql, 3, o->deleted ? 1 : 0);
 	state_bind_blob(sql, 4, (struct slice){ s->scratch.data, s->scratch.len });
-	return state_run(s, SQL_OBJECT_PUT, st, "write an object");
+	enum status_code rc = state_run(s, SQL_OBJECT_PUT, st, "write an object");
+	s->numbers.tombstones += o->deleted ? 1 : 0;
+	s->numbers.tombstones -= found->tombstone;
+	if (rc == STATUS_OK && s->numbers.tombstones > TOMBSTONES_MAX)
+		rc = drop_tombstone(s, st);
+	return rc == STATUS_OK ? state_remember(s, o, found->revision, st) : rc;
 }
 
 /* The same with the object as the command's answer. */
-static enum status_code write_and_answer(struct state *s, const char *key, Kds__V1__Object *o, struct status *st,
-					 struct state_result *r)
+static enum status_code write_and_answer(struct state *s, const char *key, const struct found *found,
+					 Kds__V1__Object *o, struct status *st, struct state_result *r)
 {
-	enum status_code rc = write_object(s, key, o, st);
-	if (rc != STATUS_OK)
-		return rc;
-	if (!buffer_append(&r->answer, s->scratch.data, s->scratch.len))
-		return status_set(st, STATUS_INTERNAL, "state: out of memory for an answer");
-	return STATUS_OK;
+	enum status_code rc = write_object(s, key, found, o, st);
+	return rc == STATUS_OK ? state_answer(r, &o->base, st) : rc;
 }
 
 /* A value that this version does not allow counts as the default: the leader's version allowed it (settings.h). */
@@ -82,19 +123,6 @@ static void note_setting(struct state *s, const char *key, const Kds__V1__Object
 	if (strncmp(key, SETTING_PREFIX, strlen(SETTING_PREFIX)) == 0)
 		(void)!settings_set(&s->settings, key + strlen(SETTING_PREFIX),
 				    o->deleted ? NULL : o->setting->value, &ignored);
-}
-
-/* *ret_revision: 0 when there is none or it was deleted. */
-static enum status_code find_revision(struct state *s, const char *key, struct status *st, uint64_t *ret_revision)
-{
-	sqlite3_stmt *sql = s->sql[SQL_OBJECT_GET];
-	state_bind_text(sql, 1, key);
-	int rv = sqlite3_step(sql);
-	*ret_revision = 0;
-	if (rv == SQLITE_ROW && !sqlite3_column_int(sql, 1))
-		*ret_revision = (uint64_t)sqlite3_column_int64(sql, 0);
-	sqlite3_reset(sql);
-	return rv == SQLITE_ROW || rv == SQLITE_DONE ? STATUS_OK : state_sql_failed(s, st, "look for an object");
 }
 
 /* Compare and set: false, with the refusal in the result, when the object is not at the revision that was read. */
@@ -130,32 +158,32 @@ enum status_code state_put(struct state *s, const Kds__V1__PutRequest *in, struc
 				    "the masterKey is %" PRIu64 " s ahead of the replicas' time: correct the clock of"
 				    " this kds-keydist's host, or the replicas'",
 				    (o.master_key->use_from_ms - s->numbers.time_ms) / 1000);
-	if (in->check_revision) {
-		uint64_t revision;
-		enum status_code rc = find_revision(s, key, st, &revision);
-		if (rc != STATUS_OK || !revision_matches(key, revision, in->expected_revision, r))
-			return rc;
-	}
+	struct found found;
+	enum status_code rc = find(s, key, st, &found);
+	if (rc != STATUS_OK)
+		return rc;
+	if (in->check_revision && !revision_matches(key, found.revision, in->expected_revision, r))
+		return STATUS_OK;
 	note_setting(s, key, &o);
-	return write_and_answer(s, key, &o, st, r);
+	return write_and_answer(s, key, &found, &o, st, r);
 }
 
 enum status_code state_delete(struct state *s, const Kds__V1__DeleteRequest *in, struct status *st,
 			      struct state_result *r)
 {
-	uint64_t revision;
-	enum status_code rc = find_revision(s, in->key, st, &revision);
+	struct found found;
+	enum status_code rc = find(s, in->key, st, &found);
 	if (rc != STATUS_OK)
 		return rc;
-	if (in->check_revision && !revision_matches(in->key, revision, in->expected_revision, r))
+	if (in->check_revision && !revision_matches(in->key, found.revision, in->expected_revision, r))
 		return STATUS_OK;
-	if (revision == 0)
+	if (found.revision == 0)
 		return state_refuse(r, STATUS_NOT_FOUND, NULL, "there is no %s", in->key);
 	/* The value goes; what is left tells watchers that it went. */
 	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
 	o.deleted = true;
 	note_setting(s, in->key, &o);
-	return write_and_answer(s, in->key, &o, st, r);
+	return write_and_answer(s, in->key, &found, &o, st, r);
 }
 
 enum status_code state_write_min(struct state *s, struct status *st)
@@ -165,7 +193,9 @@ enum status_code state_write_min(struct state *s, struct status *st)
 	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
 	o.value_case = KDS__V1__OBJECT__VALUE_MIN_SERIAL;
 	o.min_serial = &value;
-	return write_object(s, "serial/min", &o, st);
+	struct found found;
+	enum status_code rc = find(s, "serial/min", st, &found);
+	return rc == STATUS_OK ? write_object(s, "serial/min", &found, &o, st) : rc;
 }
 
 static enum status_code keep_names(struct state *s, const Kds__V1__Cluster *c, struct status *st)
@@ -193,9 +223,10 @@ enum status_code state_genesis(struct state *s, const Kds__V1__Genesis *in, stru
 	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
 	o.value_case = KDS__V1__OBJECT__VALUE_CLUSTER;
 	o.cluster = in->cluster;
+	const struct found nothing = { .revision = 0 };
 	enum status_code rc = keep_names(s, in->cluster, st);
 	if (rc == STATUS_OK)
-		rc = write_and_answer(s, "cluster", &o, st, r);
+		rc = write_and_answer(s, "cluster", &nothing, &o, st, r);
 	return rc == STATUS_OK ? state_write_min(s, st) : rc;
 }
 

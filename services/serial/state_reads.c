@@ -9,9 +9,6 @@
 
 #include "common/rpc/message.h"
 
-#define ANSWER_MAX ((size_t)512 << 10)
-/* Objects that one look for changes may pass, so that a watcher that knows nothing does not hold up the engine. */
-#define SCAN_MAX 4096
 #define CERTIFICATES_DEFAULT 100
 #define CERTIFICATES_MAX 1000
 #define TAG_FIELD_1_BYTES 0x0a
@@ -125,6 +122,11 @@ static enum status_code append_element(const char *key, struct slice object, uns
 	return STATUS_OK;
 }
 
+enum status_code state_append_element(struct slice packed, struct status *st, struct buffer *out)
+{
+	return append_element("", packed, 0, st, out);
+}
+
 enum status_code state_get(struct state *s, const char *key, unsigned sealed, struct status *st, struct buffer *out)
 {
 	sqlite3_stmt *sql = s->sql[SQL_OBJECT_GET];
@@ -156,7 +158,7 @@ enum status_code state_list(struct state *s, const Kds__V1__ListRequest *in, uns
 		const char *key = (const char *)sqlite3_column_text(sql, 0);
 		if (!key || !starts_with(key, in->prefix))
 			break; /* sorted: behind the prefix */
-		if ((in->limit > 0 && n == in->limit) || out->len - start > ANSWER_MAX) {
+		if ((in->limit > 0 && n == in->limit) || out->len - start > STATE_ANSWER_MAX) {
 			end.more = true;
 			break;
 		}
@@ -176,14 +178,22 @@ static bool is_watched(const Kds__V1__WatchRequest *in, const char *key)
 	return in->n_prefixes == 0;
 }
 
+/* Is what this watcher knows too old, or of another cluster? One that is still reading the whole state, from before
+ * what was compacted away, misses nothing but what came to an end before it began. */
+static bool must_restart(const struct state *s, const Kds__V1__WatchRequest *in)
+{
+	uint64_t known = in->since_revision > in->began ? in->since_revision : in->began;
+	return known > s->numbers.revision || (in->since_revision > 0 && known < s->numbers.compacted);
+}
+
 enum status_code state_changes(struct state *s, const Kds__V1__WatchRequest *in, unsigned sealed, struct status *st,
 			       struct buffer *out, bool *ret_any)
 {
 	Kds__V1__WatchResponse end = KDS__V1__WATCH_RESPONSE__INIT;
 	end.revision = s->numbers.revision;
-	end.restart = in->since_revision > s->numbers.revision;
+	end.restart = must_restart(s, in);
 	sqlite3_stmt *sql = s->sql[SQL_OBJECTS_SINCE];
-	/* Above the largest signed number it is above every revision: restart says so, and no row may. */
+	/* With a restart no rows: there is nothing behind the newest. */
 	state_bind_uint(sql, 1, end.restart ? s->numbers.revision : in->since_revision);
 	enum status_code rc = STATUS_OK;
 	size_t start = out->len;
@@ -192,8 +202,9 @@ enum status_code state_changes(struct state *s, const Kds__V1__WatchRequest *in,
 		const char *key = (const char *)sqlite3_column_text(sql, 0);
 		if (key && is_watched(in, key))
 			rc = append_element(key, state_column(sql, 1), sealed, st, out);
-		if (n == SCAN_MAX || out->len - start > ANSWER_MAX) {
+		if (n == STATE_SCAN_MAX || out->len - start > STATE_ANSWER_MAX) {
 			end.more = true;
+			end.began = in->since_revision == 0 ? s->numbers.revision : in->began;
 			end.revision = (uint64_t)sqlite3_column_int64(sql, 2);
 			break;
 		}
@@ -230,7 +241,7 @@ static enum status_code append_certificate(sqlite3_stmt *sql, struct buffer *scr
 	enum status_code rc = message_pack(&c.base, scratch, st);
 	if (rc != STATUS_OK)
 		return rc;
-	return append_element("", (struct slice){ scratch->data, scratch->len }, 0, st, out);
+	return state_append_element((struct slice){ scratch->data, scratch->len }, st, out);
 }
 
 enum status_code state_certificates(struct state *s, const Kds__V1__ListCertificatesRequest *in, struct status *st,
@@ -253,7 +264,7 @@ enum status_code state_certificates(struct state *s, const Kds__V1__ListCertific
 	size_t start = out->len;
 	int rv = SQLITE_DONE;
 	for (uint32_t n = 0; rc == STATUS_OK && (rv = sqlite3_step(sql)) == SQLITE_ROW; n++) {
-		if (n == limit || out->len - start > ANSWER_MAX) {
+		if (n == limit || out->len - start > STATE_ANSWER_MAX) {
 			end.more = true;
 			break;
 		}

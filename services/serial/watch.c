@@ -123,7 +123,7 @@ void watch_call(struct watch *w, struct rpc_call *call, const Kds__V1__WatchRequ
 
 static bool same_request(const Kds__V1__WatchRequest *a, const Kds__V1__WatchRequest *b)
 {
-	if (a->since_revision != b->since_revision || a->n_prefixes != b->n_prefixes)
+	if (a->since_revision != b->since_revision || a->began != b->began || a->n_prefixes != b->n_prefixes)
 		return false;
 	for (size_t i = 0; i < a->n_prefixes; i++)
 		if (strcmp(a->prefixes[i], b->prefixes[i]) != 0)

@@ -156,6 +156,15 @@ static void handle_list(Kds__V1__Config_Service *service, const Kds__V1__ListReq
 	rpc_call_fail(closure_data, STATUS_UNIMPLEMENTED, "not in this replica");
 }
 
+static void handle_history(Kds__V1__Config_Service *service, const Kds__V1__HistoryRequest *in,
+			   Kds__V1__HistoryResponse_Closure closure, void *closure_data)
+{
+	(void)service;
+	(void)in;
+	(void)closure;
+	rpc_call_fail(closure_data, STATUS_UNIMPLEMENTED, "not in this replica");
+}
+
 void replica_listen(struct replica *r)
 {
 	struct status st;
@@ -187,6 +196,7 @@ struct replica *replica_new(struct pki *pki)
 		{ .method = "Put", .allow = PEER_SERVICES },
 		{ .method = "Delete", .allow = PEER_SERVICES },
 		{ .method = "Watch", .allow = PEER_SERVICES, .flags = RPC_LONG_POLL },
+		{ .method = "History", .allow = PEER_SERVICES },
 	};
 	struct status st;
 	struct replica *r = calloc(1, sizeof *r);

@@ -84,6 +84,7 @@ bool digest_state(sqlite3 *db, uint64_t *ret_digest)
 		"SELECT holder, ranges FROM blocks ORDER BY holder",
 		"SELECT * FROM issued ORDER BY serial",
 		"SELECT key, revision, deleted, value FROM objects ORDER BY key",
+		"SELECT * FROM history ORDER BY revision",
 	};
 	uint64_t digest = DIGEST_START;
 	for (size_t i = 0; i < sizeof queries / sizeof *queries; i++)

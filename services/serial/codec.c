@@ -6,7 +6,6 @@
 /* As in libraft 0.22.1's message.h; a result of version 1 would lose its pre_vote. */
 #define VOTE_VERSION 2
 #define APPEND_VERSION 0
-#define APPEND_RESULT_VERSION 2
 
 #define INDEX_MAX ((uint64_t)INT64_MAX) /* SQLite's integers are signed */
 #define SERVERS_MAX 64
@@ -259,7 +258,7 @@ static enum status_code unpack_append_result(const Kds__V1__AppendEntriesResult 
 	    in->capacity > UINT16_MAX)
 		return impossible(st, "AppendEntriesResult");
 	*out = (struct raft_append_entries_result){
-		.version = APPEND_RESULT_VERSION,
+		.version = CODEC_APPEND_RESULT_VERSION,
 		.term = in->term,
 		.rejected = in->rejected,
 		.last_log_index = in->last_log_index,

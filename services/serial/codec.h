@@ -12,6 +12,7 @@
 
 struct codec;
 
+#define CODEC_APPEND_RESULT_VERSION 2 /* as in libraft 0.22.1's message.h */
 #define CODEC_ENTRIES_MAX 1024 /* in one AppendEntries message, either way */
 
 /* NULL: no memory. */

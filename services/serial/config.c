@@ -20,6 +20,7 @@ const cfg_opt_t serial_options[] = {
 	CFG_STR("data-dir", NULL, CFGF_NONE),
 	CFG_INT("election-timeout", 1000, CFGF_NONE),
 	CFG_INT("heartbeat", 100, CFGF_NONE),
+	CFG_INT("log-tail", LOG_TAIL_DEFAULT, CFGF_NONE),
 	CFG_SEC("replica", replica_options, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
 	CFG_END(),
 };
@@ -160,6 +161,11 @@ static enum status_code read_times(const struct daemon_options *o, struct serial
 	return rc;
 }
 
+static enum status_code read_log_tail(const struct daemon_options *o, struct serial_config *c, struct status *st)
+{
+	return daemon_options_number(o, "log-tail", LOG_TAIL_MIN, LOG_TAIL_MAX, st, &c->log_tail);
+}
+
 enum status_code serial_config_read(const struct daemon_options *o, struct status *st, struct serial_config *ret_config)
 {
 	struct serial_config c = { 0 };
@@ -171,6 +177,8 @@ enum status_code serial_config_read(const struct daemon_options *o, struct statu
 		rc = read_addresses(o, self, &c, st);
 	if (rc == STATUS_OK)
 		rc = read_times(o, &c, st);
+	if (rc == STATUS_OK)
+		rc = read_log_tail(o, &c, st);
 	if (rc == STATUS_OK)
 		*ret_config = c;
 	else

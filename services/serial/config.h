@@ -12,17 +12,20 @@
  *  - data-dir: directory of the database
  *  - election-timeout: ms without a leader's word before an election (1000)
  *  - heartbeat: ms between a leader's words (100)
+ *  - log-tail: applied entries that stay in the log, for replicas that come back soon (8192)
  *  - replica NAME { id = N  address = "host:port" }: each replica of the first configuration, the same in every file
  */
 extern const cfg_opt_t serial_options[];
 
 #define SERIAL_PEER_PORT 7401
 #define SERIAL_REPLICAS_MAX 7
+#define LOG_TAIL_MIN 256
+#define LOG_TAIL_MAX 1000000
 
 struct serial_config {
 	uint64_t id;
 	char *peer_listen, *rpc_address, *data_dir;
-	unsigned election_ms, heartbeat_ms;
+	unsigned election_ms, heartbeat_ms, log_tail;
 	struct engine_member members[SERIAL_REPLICAS_MAX]; /* by id; strings are the config's own */
 	size_t n_members;
 };

@@ -392,6 +392,7 @@ static enum status_code start_replica(struct engine *e, const struct engine_opti
 		.state = e->state,
 		.election_ms = o->election_ms,
 		.heartbeat_ms = o->heartbeat_ms,
+		.log_tail = o->log_tail,
 		.now_ms = clock_monotonic_ms(),
 		.connected = on_connected,
 		.send = on_send,

@@ -14,6 +14,8 @@
 
 struct engine;
 
+#define LOG_TAIL_DEFAULT 8192 /* entries */
+
 struct engine_member {
 	uint64_t id;
 	const char *name;
@@ -30,6 +32,7 @@ struct engine_options {
 	const struct engine_member *members;
 	size_t n_members;
 	unsigned election_ms, heartbeat_ms;
+	unsigned log_tail; /* as in replica_options */
 	struct tls_credentials *credentials;
 	struct trust *trust;
 	/* On the engine's thread, once at its start and after each turn that changed the state: what watchers and

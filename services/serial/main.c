@@ -104,6 +104,7 @@ static enum status_code start_engine(struct serial *s, struct status *st)
 		.n_members = s->config.n_members,
 		.election_ms = s->config.election_ms,
 		.heartbeat_ms = s->config.heartbeat_ms,
+		.log_tail = s->config.log_tail,
 		.credentials = daemon_credentials(s->daemon),
 		.trust = daemon_trust(s->daemon),
 		.changed = state_changed,

@@ -13,7 +13,7 @@
 
 /* The disk */
 
-static void begin(struct replica *r)
+void replica_begin(struct replica *r)
 {
 	if (r->in_transaction)
 		return;
@@ -42,7 +42,7 @@ static void write_log(struct replica *r)
 {
 	if (!must_write(r))
 		return;
-	begin(r);
+	replica_begin(r);
 	if (r->term_changed)
 		store_set_term(r->store, raft_current_term(&r->raft), raft_voted_for(&r->raft));
 	if (r->truncate != 0)
@@ -99,6 +99,7 @@ static void take_entries(struct replica *r, raft_index index, const struct raft_
 		if (!entry_cache_append(r->cache, index + i, &e, r->written + 1))
 			store_fatal(r->store, "keep an entry in memory: too many wait for the disk");
 		r->unwritten_bytes += entries[i].buf.len;
+		r->appended_bytes += entries[i].buf.len;
 		/* Ours and peers' entries have no batch; libraft's own barrier of a new leader has, and it is ours
 		 * to free. */
 		raft_free(entries[i].batch);
@@ -109,6 +110,7 @@ static void take_entries(struct replica *r, raft_index index, const struct raft_
 static void learn_last_time(struct replica *r)
 {
 	struct buffer packed = { 0 };
+	r->last_time_ms = state_time_ms(r->state); /* where the log has no command left */
 	if (store_read_last_command(r->store, &packed)) {
 		Kds__V1__Command *c = kds__v1__command__unpack(NULL, packed.len, packed.data);
 		if (!c)
@@ -166,6 +168,10 @@ int replica_try_step(struct replica *r, struct raft_event *event)
 		r->term_changed = true;
 	if (u.flags & (RAFT_UPDATE_ENTRIES))
 		take_entries(r, u.entries.index, u.entries.batch, u.entries.n);
+	if (u.flags & (RAFT_UPDATE_SNAPSHOT)) {
+		r->installing = true;
+		r->installed = u.snapshot.metadata;
+	}
 	/* Packed at once: a later step of this turn may replace the entries. */
 	if (u.flags & (RAFT_UPDATE_MESSAGES))
 		for (unsigned i = 0; i < u.messages.n; i++)
@@ -218,12 +224,22 @@ void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage
 	struct raft_message m;
 	struct status st;
 	r->now_ms = now_ms;
+	if (message->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_SNAPSHOT_PART) {
+		replica_take_snapshot_part(r, from, message->snapshot_part);
+		return;
+	}
+	if (message->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_SNAPSHOT_ANSWER) {
+		replica_take_snapshot_answer(r, from, message->snapshot_answer);
+		return;
+	}
 	if (codec_unpack(r->codec, message, from, &st, &m) != STATUS_OK) {
 		log_warning("message from replica %llu was dropped: %s", from, st.message);
 		return;
 	}
 	if (is_second_leader(r, from, &m) || is_late_rejection(r, from, &m))
 		return;
+	if (m.type == RAFT_APPEND_ENTRIES)
+		replica_skip_compacted(r, &m.append_entries);
 	struct raft_event event = { .type = RAFT_RECEIVE, .receive = { .message = &m } };
 	replica_step(r, &event);
 	if (r->unwritten_bytes > UNWRITTEN_BYTES_MAX || r->last - r->written > UNWRITTEN_ENTRIES_MAX)
@@ -427,6 +443,7 @@ static void apply_entry(void *arg, raft_index index, raft_term term, unsigned sh
 		apply_membership(r, index, data);
 	}
 	r->applied = index;
+	r->applied_term = term;
 	store_set_applied(r->store, index, term);
 	answer(r, index);
 }
@@ -434,7 +451,7 @@ static void apply_entry(void *arg, raft_index index, raft_term term, unsigned sh
 static void apply_committed(struct replica *r)
 {
 	while (r->applied < raft_commit_index(&r->raft)) {
-		begin(r);
+		replica_begin(r);
 		raft_index next = r->applied + 1, n = raft_commit_index(&r->raft) - r->applied;
 		struct cached_entry e;
 		if (entry_cache_get(r->cache, next, &e)) {
@@ -463,6 +480,8 @@ void replica_finish(struct replica *r)
 		write_log(r);
 	} while (must_write(r) || r->applied < raft_commit_index(&r->raft) || (r->reads.n > 0 && r->barrier <= r->applied));
 	replica_push_transfer(r);
+	replica_follow_snapshots(r);
+	replica_compact(r);
 	send_all(r);
 	replica_follow_transfer(r);
 }
@@ -472,6 +491,8 @@ uint64_t replica_due(const struct replica *r)
 	uint64_t due = raft_timeout(&r->raft);
 	if (r->transfer.done && r->transfer.until_ms < due)
 		due = r->transfer.until_ms;
+	if (snapshot_senders_due(r->senders) < due)
+		due = snapshot_senders_due(r->senders);
 	return r->in_transaction && r->commit_by_ms < due ? r->commit_by_ms : due;
 }
 
@@ -523,6 +544,9 @@ void replica_status(struct replica *r, Kds__V1__ReplicaStatus *status)
 	status->applied_index = r->applied;
 	status->last_index = r->last;
 	status->last_term = replica_last_term(r);
+	status->first_index = store_first(r->store);
+	status->receives_percent = snapshot_receiver_percent(r->receiver);
+	status->sends_snapshots = snapshot_senders_count(r->senders);
 }
 
 bool replica_take_changed(struct replica *r)

@@ -8,6 +8,8 @@ raft_term replica_last_term(const struct replica *r)
 {
 	struct cached_entry e;
 	size_t n;
+	if (r->last == r->applied)
+		return r->applied_term; /* the log may hold nothing behind a snapshot */
 	if (entry_cache_get(r->cache, r->last, &e))
 		return e.term;
 	const struct store_run *runs = store_runs(r->store, &n);

@@ -4,6 +4,8 @@
  *   replica.c           the turn: steps, disk, applying, answers
  *   replica_messages.c  libraft's messages, packed with the entries that libraft only counts
  *   replica_election.c  who leads: standing for election, handing over
+ *   replica_compact.c   the log's old end
+ *   replica_snapshot.c  the state for a follower whose log ends before the leader's begins
  *   replica_start.c     from the store to a running libraft, and back
  */
 #ifndef SERIAL_REPLICA_INTERNAL_H
@@ -12,6 +14,8 @@
 #include "services/serial/codec.h"
 #include "services/serial/outbox.h"
 #include "services/serial/replica.h"
+#include "services/serial/snapshot_receive.h"
+#include "services/serial/snapshot_send.h"
 #include "services/serial/waiters.h"
 
 /* The facts that these files rely on were found in exactly this version. */
@@ -39,9 +43,18 @@ struct replica {
 	size_t unwritten_bytes;
 	bool term_changed;   /* term or vote wait for the disk */
 	raft_index applied;
+	raft_term applied_term;
+	raft_index compacted_at;   /* the log's last entry when it was compacted last */
+	uint64_t appended_bytes;   /* since then */
 	bool in_transaction; /* with something applied */
 	uint64_t commit_by_ms;
 	bool changed;
+
+	struct snapshot_senders *senders;
+	struct snapshot_receiver *receiver;
+	bool left_over;  /* tables of snapshots, or of states before them, are still to be emptied */
+	bool installing; /* libraft wants a snapshot in the place of its log: this one */
+	struct raft_snapshot_metadata installed;
 
 	struct {
 		engine_transfer_fn done; /* NULL: none is under way */
@@ -67,6 +80,8 @@ struct replica {
 void replica_step(struct replica *r, struct raft_event *event);
 /* The same for an event that libraft may refuse: its error, and nothing has changed. */
 int replica_try_step(struct replica *r, struct raft_event *event) MUST_CHECK;
+/* Opens a transaction, unless one is open. */
+void replica_begin(struct replica *r);
 /* Commits the open transaction, if there is one. */
 void replica_commit(struct replica *r);
 /* Answers UNAVAILABLE to the proposals and reads that wait for an entry behind `behind`, and to the reads that wait
@@ -83,6 +98,17 @@ void replica_push_transfer(struct replica *r);
 void replica_follow_transfer(struct replica *r);
 /* Answers it with UNAVAILABLE: the replica is stopping. */
 void replica_fail_transfer(struct replica *r);
+/* replica_compact.c: at the end of a turn; and for entries that a peer sends. */
+void replica_compact(struct replica *r);
+void replica_skip_compacted(struct replica *r, struct raft_append_entries *m);
+
+/* replica_snapshot.c. Opened is what replica_close_snapshots() frees, also when there was no memory. */
+bool replica_open_snapshots(struct replica *r) MUST_CHECK;
+void replica_close_snapshots(struct replica *r);
+void replica_take_snapshot_part(struct replica *r, raft_id from, const Kds__V1__SnapshotPart *part);
+void replica_take_snapshot_answer(struct replica *r, raft_id from, const Kds__V1__SnapshotAnswer *answer);
+/* In every turn: parts to send, tables to empty. */
+void replica_follow_snapshots(struct replica *r);
 
 /* replica_messages.c: into the outbox, unless the peer is not connected. */
 void replica_pack(struct replica *r, const struct raft_message *m);

@@ -105,6 +105,10 @@ static void pack_append(struct replica *r, raft_id to, const struct raft_append_
 
 void replica_pack(struct replica *r, const struct raft_message *m)
 {
+	if (m->type == RAFT_INSTALL_SNAPSHOT) {
+		snapshot_senders_want(r->senders, m->server_id, r->now_ms);
+		return;
+	}
 	if (!r->options.connected(r->options.arg, m->server_id))
 		return;
 	if (m->type == RAFT_APPEND_ENTRIES) {

@@ -30,8 +30,8 @@ static void add_change(void *arg, raft_index index, raft_term term, unsigned sho
  * memberships that were not applied yet. */
 static struct raft_entry *load_entries(struct replica *r, const struct store_start *at)
 {
-	size_t n = (size_t)(at->last - at->first + 1), n_runs;
-	struct raft_entry *entries = calloc(n, sizeof *entries);
+	size_t n = (size_t)(at->last + 1 - at->first), n_runs;
+	struct raft_entry *entries = calloc(n + 1, sizeof *entries);
 	if (!entries)
 		return NULL;
 	const struct store_run *runs = store_runs(r->store, &n_runs);
@@ -73,7 +73,7 @@ static enum status_code start_raft(struct replica *r, const struct store_start *
 			return status_set(st, STATUS_DATA_LOSS, "the stored membership does not decode");
 		event.start.metadata = &metadata;
 	}
-	size_t n = (size_t)(at->last - at->first + 1);
+	size_t n = (size_t)(at->last + 1 - at->first);
 	event.start.entries = load_entries(r, at);
 	event.start.n_entries = (unsigned)n;
 	if (!event.start.entries) {
@@ -90,12 +90,14 @@ enum status_code replica_new(const struct replica_options *options, struct statu
 {
 	struct store_start at;
 	store_start_values(options->store, &at);
-	if (at.last == 0 || at.last - at.first >= UINT32_MAX)
+	if (at.last == 0 || at.last + 1 - at.first > UINT32_MAX)
 		return status_set(st, STATUS_FAILED_PRECONDITION, "a log of %llu entries cannot be started", at.last);
 	struct replica *r = calloc(1, sizeof *r);
 	if (!r)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the replica: out of memory");
 	r->options = *options;
+	if (r->options.log_tail == 0)
+		r->options.log_tail = LOG_TAIL_DEFAULT;
 	r->store = options->store;
 	r->state = options->state;
 	r->codec = codec_new();
@@ -103,10 +105,13 @@ enum status_code replica_new(const struct replica_options *options, struct statu
 	r->now_ms = options->now_ms;
 	r->last = r->written = at.last;
 	r->applied = at.applied;
+	r->applied_term = at.applied_term;
+	r->compacted_at = at.last;
 	enum status_code rc = STATUS_OK;
-	if (!r->codec || !r->cache || raft_init(&r->raft, NULL, NULL, options->id, "") != 0) {
+	if (!replica_open_snapshots(r) || !r->codec || !r->cache || raft_init(&r->raft, NULL, NULL, options->id, "") != 0) {
 		codec_free(r->codec);
 		entry_cache_free(r->cache);
+		replica_close_snapshots(r);
 		free(r);
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the replica: out of memory");
 	}
@@ -116,6 +121,8 @@ enum status_code replica_new(const struct replica_options *options, struct statu
 	raft_set_pre_vote(&r->raft, true);
 	raft_set_max_inflight_entries(&r->raft, INFLIGHT_ENTRIES);
 	raft_set_election_timeout(&r->raft, options->election_ms);
+	/* It asks again for what it asked for once; and notices that the snapshot it knows of has gone. */
+	raft_set_install_snapshot_timeout(&r->raft, 5 * options->election_ms);
 	raft_set_heartbeat_timeout(&r->raft, options->heartbeat_ms);
 	rc = start_raft(r, &at, st);
 	if (rc != STATUS_OK) {
@@ -133,6 +140,7 @@ void replica_free(struct replica *r)
 	replica_fail_transfer(r);
 	replica_fail(r, 0, "this replica is stopping; it is unknown whether the request was carried out");
 	replica_commit(r);
+	replica_close_snapshots(r);
 	raft_close(&r->raft, NULL);
 	outbox_fini(&r->outbox);
 	waiters_fini(&r->waiters);

@@ -261,25 +261,46 @@ static enum status_code save_numbers(struct state *s, struct status *st)
 	return state_run(s, SQL_NUMBERS_PUT, st, "write the numbers");
 }
 
+/* What reads need, from the tables into memory. */
+static enum status_code load_state(struct state *s, struct status *st)
+{
+	settings_init(&s->settings);
+	enum status_code rc = load_numbers(s, st);
+	if (rc == STATUS_OK)
+		rc = state_serial_load(s, st);
+	if (rc == STATUS_OK)
+		rc = state_objects_load(s, st);
+	return rc == STATUS_OK ? requests_load(s, st) : rc;
+}
+
+static void unload_state(struct state *s)
+{
+	state_serial_unload(s);
+	requests_free(s->requests);
+	s->requests = NULL;
+	digest_close(s);
+	s->digest = NULL;
+	s->numbers = (struct numbers){ 0 };
+}
+
+enum status_code state_reload(struct state *s, struct status *st)
+{
+	unload_state(s);
+	return load_state(s, st);
+}
+
 enum status_code state_open(sqlite3 *db, struct status *st, struct state **ret_state)
 {
 	struct state *s = calloc(1, sizeof *s);
 	if (!s)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "open the state: out of memory");
 	s->db = db;
-	settings_init(&s->settings);
 	enum status_code rc = state_make_tables(db, st);
 	for (unsigned i = 0; rc == STATUS_OK && i < SQL_COUNT; i++)
 		if (sqlite3_prepare_v3(db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &s->sql[i], NULL) != SQLITE_OK)
 			rc = state_sql_failed(s, st, "prepare a statement");
 	if (rc == STATUS_OK)
-		rc = load_numbers(s, st);
-	if (rc == STATUS_OK)
-		rc = state_serial_load(s, st);
-	if (rc == STATUS_OK)
-		rc = state_objects_load(s, st);
-	if (rc == STATUS_OK)
-		rc = requests_load(s, st);
+		rc = load_state(s, st);
 	if (rc != STATUS_OK) {
 		state_close(s);
 		return rc;
@@ -296,9 +317,7 @@ void state_close(struct state *s)
 	sqlite3_commit_hook(s->db, NULL, NULL);
 	for (unsigned i = 0; i < SQL_COUNT; i++)
 		sqlite3_finalize(s->sql[i]);
-	state_serial_unload(s);
-	requests_free(s->requests);
-	digest_close(s);
+	unload_state(s);
 	free(s->cluster);
 	free(s->kds_name);
 	buffer_wipe(&s->scratch);

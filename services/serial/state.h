@@ -33,6 +33,9 @@ struct state;
  * other. */
 enum status_code state_open(sqlite3 *db, struct status *st, struct state **ret_state) MUST_CHECK;
 void state_close(struct state *s);
+/* The tables were replaced, in the transaction that is open: reads them as state_open() does. After a failure the state
+ * can only be closed. Nothing may wait for state_flush(). */
+enum status_code state_reload(struct state *s, struct status *st) MUST_CHECK;
 
 /* What a command answers: a code with a message, and on OK the packed answer message of its RPC. */
 struct state_result {
@@ -91,6 +94,7 @@ enum state_sealed {
 uint64_t state_revision(const struct state *s);
 /* What the replicas have agreed to apply (level.h); 0 before genesis is applied. */
 unsigned state_level(const struct state *s);
+uint64_t state_time_ms(const struct state *s); /* of the newest command: it never goes back */
 uint64_t state_applied(const struct state *s); /* index of the last command that was applied */
 void state_serial_status(const struct state *s, Kds__V1__SerialStatus *ret_status); /* initialised by the callee */
 const char *state_cluster_name(const struct state *s);                              /* "" before genesis is applied */

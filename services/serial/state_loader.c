@@ -7,9 +7,13 @@
 #include "common/backup/rows.h"
 #include "services/serial/state_internal.h"
 
+#define TABLE_NAME_MAX 64
+
 struct state_loader {
 	sqlite3 *db;
 	enum state_reader_scope scope;
+	char prefix[STATE_LOADER_PREFIX_MAX]; /* of the tables' names */
+	uint64_t rows;
 	struct rows_parser parser;
 	size_t table;         /* the next of state_tables to come */
 	sqlite3_stmt *insert; /* into the one before it; NULL: none yet */
@@ -21,14 +25,28 @@ static enum status_code failed(struct state_loader *l, struct status *st, const 
 	return status_set(st, STATUS_INTERNAL, "%s: SQLite says: %s", doing, sqlite3_errmsg(l->db));
 }
 
-enum status_code state_loader_new(sqlite3 *db, enum state_reader_scope scope, struct status *st,
-				  struct state_loader **ret_loader)
+static struct state_loader *new_loader(sqlite3 *db, enum state_reader_scope scope, const char *prefix)
 {
 	struct state_loader *l = calloc(1, sizeof *l);
 	if (!l)
-		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "load the state: out of memory");
+		return NULL;
 	l->db = db;
 	l->scope = scope;
+	snprintf(l->prefix, sizeof l->prefix, "%s", prefix);
+	return l;
+}
+
+static void table_name(const struct state_loader *l, const struct state_table *t, char name[TABLE_NAME_MAX])
+{
+	snprintf(name, TABLE_NAME_MAX, "%s%s", l->prefix, t->name);
+}
+
+enum status_code state_loader_new(sqlite3 *db, enum state_reader_scope scope, struct status *st,
+				  struct state_loader **ret_loader)
+{
+	struct state_loader *l = new_loader(db, scope, "");
+	if (!l)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "load the state: out of memory");
 	enum status_code rc = state_make_tables(db, st);
 	for (size_t i = 0; rc == STATUS_OK && i < STATE_TABLES; i++) {
 		char sql[128];
@@ -37,6 +55,25 @@ enum status_code state_loader_new(sqlite3 *db, enum state_reader_scope scope, st
 			rc = failed(l, st, "empty the state's tables");
 	}
 	if (rc != STATUS_OK) {
+		state_loader_free(l);
+		return rc;
+	}
+	*ret_loader = l;
+	return STATUS_OK;
+}
+
+enum status_code state_loader_stage(sqlite3 *db, const char *prefix, struct status *st,
+				    struct state_loader **ret_loader)
+{
+	struct state_loader *l = new_loader(db, STATE_READER_ALL, prefix);
+	if (!l)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "load the state: out of memory");
+	char name[TABLE_NAME_MAX];
+	for (size_t i = 0; i < STATE_TABLES; i++) {
+		table_name(l, &state_tables[i], name);
+		if (state_make_table(db, &state_tables[i], name))
+			continue;
+		enum status_code rc = failed(l, st, "make the tables of a snapshot");
 		state_loader_free(l);
 		return rc;
 	}
@@ -91,11 +128,12 @@ static enum status_code begin_table(struct state_loader *l, const struct row_val
 				  "it holds the table '%.*s', where this version expects %s%s; use the version that wrote it",
 				  (int)(name->bytes.len < 40 ? name->bytes.len : 40), (const char *)name->bytes.data,
 				  t ? "the table " : "none", t ? t->name : "");
-	enum status_code rc = check_columns(l, t->name, columns, st);
+	char sql[256], into[TABLE_NAME_MAX];
+	table_name(l, t, into);
+	enum status_code rc = check_columns(l, into, columns, st);
 	if (rc != STATUS_OK)
 		return rc;
-	char sql[256];
-	int len = snprintf(sql, sizeof sql, "INSERT INTO %s VALUES (?", t->name);
+	int len = snprintf(sql, sizeof sql, "INSERT INTO %s VALUES (?", into);
 	for (int i = 1; i < l->columns; i++)
 		len += snprintf(sql + len, sizeof sql - (size_t)len, ", ?");
 	snprintf(sql + len, sizeof sql - (size_t)len, ")");
@@ -134,6 +172,7 @@ static enum status_code load_record(void *arg, const struct rows_record *record,
 			 ? status_set(st, STATUS_DATA_LOSS, "a row contradicts another: %s", sqlite3_errmsg(l->db))
 			 : failed(l, st, "load a row");
 	sqlite3_reset(l->insert);
+	l->rows++;
 	return rc;
 }
 
@@ -153,4 +192,9 @@ enum status_code state_loader_end(struct state_loader *l, struct status *st)
 	    sqlite3_exec(l->db, "UPDATE numbers SET digest = x''", NULL, NULL, NULL) != SQLITE_OK)
 		rc = failed(l, st, "load the state");
 	return rc;
+}
+
+uint64_t state_loader_rows(const struct state_loader *l)
+{
+	return l->rows;
 }

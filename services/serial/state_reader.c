@@ -76,9 +76,19 @@ void state_reader_close(struct state_reader *r)
 	free(r);
 }
 
+sqlite3 *state_reader_sqlite(struct state_reader *r)
+{
+	return r->db;
+}
+
 uint64_t state_reader_index(const struct state_reader *r)
 {
 	return r->numbers.applied;
+}
+
+unsigned state_reader_level(const struct state_reader *r)
+{
+	return (unsigned)r->numbers.level;
 }
 
 void state_reader_status(const struct state_reader *r, Kds__V1__SerialStatus *ret_status)

@@ -25,8 +25,12 @@ enum status_code state_reader_open(const char *path, enum state_reader_scope sco
 /* NULL is allowed. */
 void state_reader_close(struct state_reader *r);
 
+/* The connection, for what else the same moment's database holds. Borrowed. */
+sqlite3 *state_reader_sqlite(struct state_reader *r);
 /* The index of the last command that was applied to what is read. */
 uint64_t state_reader_index(const struct state_reader *r);
+/* Its level (level.h). */
+unsigned state_reader_level(const struct state_reader *r);
 /* Its numbers; initialised by the callee. */
 void state_reader_status(const struct state_reader *r, Kds__V1__SerialStatus *ret_status);
 /* Its object "cluster". The caller frees with kds__v1__object__free_unpacked(). DATA_LOSS: damaged. */

@@ -23,6 +23,11 @@ unsigned state_level(const struct state *s)
 	return (unsigned)s->numbers.level;
 }
 
+uint64_t state_time_ms(const struct state *s)
+{
+	return s->numbers.time_ms;
+}
+
 const char *state_cluster_name(const struct state *s)
 {
 	return s->cluster;

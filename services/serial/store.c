@@ -32,6 +32,12 @@ static void run(struct store *s, enum statement which, const char *doing)
 	sqlite3_reset(s->sql[which]);
 }
 
+static void must_row(struct store *s, enum statement which, const char *doing)
+{
+	if (sqlite3_step(s->sql[which]) != SQLITE_ROW)
+		store_fatal(s, doing);
+}
+
 static void bind_uint(struct store *s, enum statement which, int parameter, uint64_t value)
 {
 	must(s, sqlite3_bind_int64(s->sql[which], parameter, (sqlite3_int64)value), "bind a number");
@@ -105,6 +111,10 @@ void store_truncate(struct store *s, raft_index from)
 		log_error("write %s/acknowledged: %s", s->dir, strerror(errno));
 		store_fatal(s, "write what this replica acknowledged");
 	}
+	bind_uint(s, SQL_TRUNCATED_BYTES, 1, from);
+	must_row(s, SQL_TRUNCATED_BYTES, "read the log");
+	s->log_bytes -= (uint64_t)sqlite3_column_int64(s->sql[SQL_TRUNCATED_BYTES], 0);
+	sqlite3_reset(s->sql[SQL_TRUNCATED_BYTES]);
 	bind_uint(s, SQL_TRUNCATE, 1, from);
 	run(s, SQL_TRUNCATE, "shorten the log");
 	s->at.last = from - 1;
@@ -128,6 +138,37 @@ void store_append(struct store *s, raft_index index, const struct raft_entry *en
 	if (s->at.last == 0)
 		s->at.first = index;
 	s->at.last = index;
+	s->log_bytes += entry->buf.len;
+}
+
+raft_index store_first(const struct store *s)
+{
+	return s->at.first;
+}
+
+uint64_t store_log_bytes(const struct store *s)
+{
+	return s->log_bytes;
+}
+
+void store_sizes(struct store *s, store_size_fn each, void *arg)
+{
+	sqlite3_stmt *sql = s->sql[SQL_SIZES];
+	bool more = true;
+	int rv = SQLITE_DONE;
+	while (more && (rv = sqlite3_step(sql)) == SQLITE_ROW)
+		more = each(arg, (raft_index)sqlite3_column_int64(sql, 0), (size_t)sqlite3_column_int64(sql, 1));
+	if (more)
+		must(s, rv, "read the log");
+	sqlite3_reset(sql);
+}
+
+void store_drop(struct store *s, raft_index first, uint64_t bytes)
+{
+	bind_uint(s, SQL_DROP, 1, first);
+	run(s, SQL_DROP, "compact the log");
+	s->log_bytes -= bytes;
+	s->at.first = first;
 }
 
 void store_set_applied(struct store *s, raft_index applied, raft_term term)
@@ -289,4 +330,112 @@ bool store_read_genesis(struct store *s, struct store_genesis *ret_genesis)
 	buffer_free(&genesis.configuration);
 	buffer_free(&genesis.command);
 	return false;
+}
+
+/* A snapshot's moment */
+
+static enum status_code read_failed(sqlite3 *db, struct status *st)
+{
+	return status_set(st, STATUS_INTERNAL, "read where the state stands: SQLite says: %s", sqlite3_errmsg(db));
+}
+
+static enum status_code read_meta(sqlite3 *db, struct status *st, struct store_head *h)
+{
+	sqlite3_stmt *sql = NULL;
+	static const char query[] = "SELECT applied, applied_term, configuration_index, configuration FROM meta";
+	if (sqlite3_prepare_v2(db, query, -1, &sql, NULL) != SQLITE_OK || sqlite3_step(sql) != SQLITE_ROW) {
+		sqlite3_finalize(sql);
+		return read_failed(db, st);
+	}
+	h->index = (raft_index)sqlite3_column_int64(sql, 0);
+	h->term = (raft_term)sqlite3_column_int64(sql, 1);
+	h->configuration_index = (raft_index)sqlite3_column_int64(sql, 2);
+	struct slice configuration = store_column(sql, 3);
+	enum status_code rc = STATUS_OK;
+	if (h->index == 0)
+		rc = status_set(st, STATUS_NOT_FOUND, "nothing was applied yet");
+	else if (!buffer_append(&h->configuration, configuration.data, configuration.len))
+		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "read where the state stands: out of memory");
+	sqlite3_finalize(sql);
+	return rc;
+}
+
+static enum status_code read_genesis(sqlite3 *db, struct status *st, struct store_genesis *g)
+{
+	struct buffer *const out[] = { &g->configuration, &g->command };
+	sqlite3_stmt *sql = NULL;
+	if (sqlite3_prepare_v2(db, "SELECT data FROM genesis ORDER BY idx", -1, &sql, NULL) != SQLITE_OK)
+		return read_failed(db, st);
+	enum status_code rc = STATUS_OK;
+	for (int i = 0; rc == STATUS_OK && i < 2; i++) {
+		struct slice data = { 0 };
+		if (sqlite3_step(sql) == SQLITE_ROW)
+			data = store_column(sql, 0);
+		else
+			rc = read_failed(db, st);
+		if (rc == STATUS_OK && !buffer_append(out[i], data.data, data.len))
+			rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "read the first entries: out of memory");
+	}
+	sqlite3_finalize(sql);
+	return rc;
+}
+
+enum status_code store_read_head(sqlite3 *db, struct status *st, struct store_head *ret_head)
+{
+	struct store_head h = { 0 };
+	enum status_code rc = read_meta(db, st, &h);
+	if (rc == STATUS_OK)
+		rc = read_genesis(db, st, &h.genesis);
+	if (rc == STATUS_OK)
+		*ret_head = h;
+	else
+		store_head_free(&h);
+	return rc;
+}
+
+void store_head_free(struct store_head *h)
+{
+	buffer_free(&h->configuration);
+	buffer_free(&h->genesis.configuration);
+	buffer_free(&h->genesis.command);
+	*h = (struct store_head){ 0 };
+}
+
+static void write_genesis(struct store *s, const struct store_genesis *genesis)
+{
+	sqlite3_stmt *sql = NULL;
+	must(s, sqlite3_prepare_v2(s->db, "INSERT OR IGNORE INTO genesis VALUES (?, ?)", -1, &sql, NULL), "prepare");
+	insert_genesis(s, sql, 1, &genesis->configuration);
+	insert_genesis(s, sql, 2, &genesis->command);
+	sqlite3_finalize(sql);
+}
+
+void store_restart_log(struct store *s, const struct store_head *head)
+{
+	if (s->at.last > head->index)
+		store_truncate(s, head->index + 1);
+	must(s, sqlite3_exec(s->db, "DELETE FROM log", NULL, NULL, NULL), "replace the log");
+	s->log_bytes = 0;
+	s->at.first = head->index + 1;
+	s->at.last = head->index;
+	s->newest = (struct store_run){ head->index, head->term };
+	write_genesis(s, &head->genesis);
+	store_set_applied(s, head->index, head->term);
+	store_set_configuration(s, head->configuration_index,
+				(struct slice){ head->configuration.data, head->configuration.len });
+}
+
+const char *store_path(const struct store *s)
+{
+	return s->path;
+}
+
+uint64_t store_wal_bytes(struct store *s)
+{
+	sqlite3_file *file = NULL;
+	sqlite3_int64 size = 0;
+	if (sqlite3_file_control(s->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &file) != SQLITE_OK || !file ||
+	    !file->pMethods || file->pMethods->xFileSize(file, &size) != SQLITE_OK)
+		return 0;
+	return (uint64_t)size;
 }

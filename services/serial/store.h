@@ -13,9 +13,9 @@
  * transaction that does so.)
  *
  * Tables: meta (one row: whose it is, term, vote, applied index and its configuration), genesis (the entries that began
- * the log, kept when the log is compacted), log (idx, term, type, data, checksum). The log may begin anywhere, for a
- * later compaction. The checksum (CRC-32C of the rest of the row) is looked at whenever the entry is read: what a disk
- * changed must neither be applied nor reach another replica.
+ * the log, kept when the log is compacted), log (idx, term, type, data, checksum). The log begins where it was compacted
+ * to, never behind what was applied. The checksum (CRC-32C of the rest of the row) is looked at whenever the entry is
+ * read: what a disk changed must neither be applied nor reach another replica.
  */
 #ifndef SERIAL_STORE_H
 #define SERIAL_STORE_H
@@ -47,7 +47,7 @@ sqlite3 *store_sqlite(struct store *s);
 struct store_start {
 	raft_term term;
 	raft_id vote;
-	raft_index first, last; /* of the log; last 0: empty */
+	raft_index first, last; /* of the log; last 0: it never had an entry; last < first: it holds none now */
 	raft_index applied;     /* the state machine's */
 	raft_term applied_term;
 	raft_index configuration_index; /* of the last membership that was applied; 0: none */
@@ -73,11 +73,31 @@ void store_create_log(struct store *s, const struct store_genesis *genesis);
 /* False: there is none yet. The caller frees both buffers. */
 bool store_read_genesis(struct store *s, struct store_genesis *ret_genesis) MUST_CHECK;
 
+/* Where a state stands, and how its log began: what a snapshot says of itself. */
+struct store_head {
+	raft_index index; /* everything up to here was applied */
+	raft_term term;   /* of that entry */
+	raft_index configuration_index;
+	struct buffer configuration;
+	struct store_genesis genesis;
+};
+/* Through any connection to a replica's database. INTERNAL: SQLite's words; NOT_FOUND: nothing was applied. */
+enum status_code store_read_head(sqlite3 *db, struct status *st, struct store_head *ret_head) MUST_CHECK;
+void store_head_free(struct store_head *h);
+/* In the open transaction: the log holds nothing and goes on behind the head's index, which was applied. */
+void store_restart_log(struct store *s, const struct store_head *head);
+
+/* The path of the database; and the bytes of its write-ahead log, which grows while a reader holds it. */
+const char *store_path(const struct store *s);
+uint64_t store_wal_bytes(struct store *s);
+
 /* One transaction a turn. */
 void store_begin(struct store *s);
 void store_commit(struct store *s); /* durable when it returns */
 void store_set_term(struct store *s, raft_term term, raft_id vote);
 void store_truncate(struct store *s, raft_index from);              /* deletes entries >= from */
+/* Deletes entries < first, whose data has so many bytes as store_sizes() says. */
+void store_drop(struct store *s, raft_index first, uint64_t bytes);
 void store_append(struct store *s, raft_index index, const struct raft_entry *entry);
 void store_set_applied(struct store *s, raft_index applied, raft_term term);
 void store_set_configuration(struct store *s, raft_index index, struct slice configuration);
@@ -85,6 +105,13 @@ void store_set_configuration(struct store *s, raft_index index, struct slice con
 typedef void (*store_entry_fn)(void *arg, raft_index index, raft_term term, unsigned short type, struct slice data);
 /* Entries [first, first + n): calls `each` in order; false: not all there. `data` is borrowed for the call. */
 bool store_read(struct store *s, raft_index first, unsigned n, store_entry_fn each, void *arg) MUST_CHECK;
+/* Of the first entry in the log, or where the next one will be. */
+raft_index store_first(const struct store *s);
+/* Of all entries' data. */
+uint64_t store_log_bytes(const struct store *s);
+/* The oldest entries and the sizes of their data, in order, until `each` says false. */
+typedef bool (*store_size_fn)(void *arg, raft_index index, size_t bytes);
+void store_sizes(struct store *s, store_size_fn each, void *arg);
 /* The membership entries behind `after`. */
 void store_read_changes(struct store *s, raft_index after, store_entry_fn each, void *arg);
 /* Appends the newest RAFT_COMMAND's bytes; false: the log has none. */

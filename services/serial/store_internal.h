@@ -12,6 +12,9 @@ enum statement {
 	SQL_CONFIGURATION,
 	SQL_APPEND,
 	SQL_TRUNCATE,
+	SQL_TRUNCATED_BYTES,
+	SQL_DROP,
+	SQL_SIZES,
 	SQL_READ,
 	SQL_CHANGES,
 	SQL_LAST_COMMAND,
@@ -21,11 +24,12 @@ enum statement {
 struct store {
 	sqlite3 *db;
 	sqlite3_stmt *sql[SQL_COUNT];
-	char *dir;
+	char *dir, *path;
 	int lock_fd;
 	struct guard guard;
 	struct store_start at; /* as of the last change, committed or not */
 	struct store_run newest; /* the last entry that was appended or found, and its term */
+	uint64_t log_bytes;    /* of the entries' data */
 	bool meta_changed;
 	struct buffer configuration;
 	struct store_run *runs;

@@ -34,6 +34,9 @@ static const char *const statements[SQL_COUNT] = {
 	[SQL_READ] = "SELECT " STORE_ROW " FROM log WHERE idx >= ? ORDER BY idx",
 	[SQL_CHANGES] = "SELECT " STORE_ROW " FROM log WHERE type = 3 AND idx > ? ORDER BY idx",
 	[SQL_LAST_COMMAND] = "SELECT " STORE_ROW " FROM log WHERE type = 1 ORDER BY idx DESC LIMIT 1",
+	[SQL_TRUNCATED_BYTES] = "SELECT coalesce(sum(length(data)), 0) FROM log WHERE idx >= ?",
+	[SQL_DROP] = "DELETE FROM log WHERE idx < ?",
+	[SQL_SIZES] = "SELECT idx, length(data) FROM log ORDER BY idx",
 };
 
 static enum status_code refuse_sqlite(struct store *s, struct status *st, const char *doing)
@@ -241,12 +244,19 @@ static enum status_code scan_log(struct store *s, struct status *st)
 					s->dir, index);
 		s->at.last = index;
 		s->newest = (struct store_run){ index, term };
+		s->log_bytes += row.data.len;
 		if (rc == STATUS_OK && term != before && !store_add_run(s, index, term))
 			rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "read %s/replica.db: out of memory", s->dir);
 		before = term;
 	}
 	if (rc == STATUS_OK && rv != SQLITE_DONE)
 		rc = refuse_sqlite(s, st, "read");
+	if (s->at.last == 0) {
+		/* All of it was compacted, or there never was any. */
+		s->at.first = s->at.applied + 1;
+		s->at.last = s->at.applied;
+		s->newest = (struct store_run){ s->at.applied, s->at.applied_term };
+	}
 	sqlite3_finalize(stmt);
 	return rc;
 }
@@ -350,7 +360,8 @@ static struct store *store_new(const char *dir)
 	s->lock_fd = -1;
 	s->guard.fd = -1;
 	s->dir = strdup(dir);
-	if (!s->dir) {
+	if (!s->dir || asprintf(&s->path, "%s/replica.db", dir) < 0) {
+		free(s->dir);
 		free(s);
 		return NULL;
 	}
@@ -423,6 +434,7 @@ void store_close(struct store *s)
 		close(s->lock_fd);
 	buffer_free(&s->configuration);
 	free(s->runs);
+	free(s->path);
 	free(s->dir);
 	free(s);
 }

@@ -48,6 +48,7 @@ struct sim {
 	struct packet *packets;
 	bool cut[N][N];
 	unsigned lose, repeat, late_ms; /* percent, percent, at most */
+	unsigned log_tail;
 	raft_id leaders[LEADERS_MAX];   /* who led in which term */
 	/* Proposals. */
 	unsigned proposed, answered, accepted;
@@ -191,6 +192,7 @@ static void node_start(struct sim *s, int i)
 		.state = n->state,
 		.election_ms = ELECTION_MS,
 		.heartbeat_ms = HEARTBEAT_MS,
+		.log_tail = s->log_tail,
 		.seed = dice(s, 1 << 20),
 		.now_ms = s->now_ms,
 		.connected = connected,
@@ -249,6 +251,7 @@ static struct sim *sim_new(unsigned seed)
 	s->dir = support_make_directory();
 	s->random = seed;
 	s->now_ms = 1000;
+	s->log_tail = 1000000; /* nothing is compacted, but where a test says so */
 	s->taken_size = 1 << 20;
 	s->taken = calloc(1, s->taken_size);
 	assert_non_null(s->taken);

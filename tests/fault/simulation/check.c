@@ -27,6 +27,7 @@ struct place {
 struct mirror {
 	struct id *ids; /* of index 1 on */
 	size_t n, cap;
+	uint64_t first; /* of the log: what is older was compacted, and counts as what was committed there */
 	uint64_t commit;
 	uint64_t revision, min_serial;
 	uint64_t digested; /* the state was last looked at behind this entry */
@@ -132,13 +133,31 @@ static void remember(struct check *c, unsigned index, uint64_t at, struct id id)
 	p->ids[p->n++] = id;
 }
 
+/* What a log had at an index that was compacted: what was committed there, be it in this very turn. */
+static void take_compacted(struct check *c, unsigned index, uint64_t at)
+{
+	struct mirror *m = &c->mirrors[index];
+	const struct id *committed = &place(c, at)->committed;
+	if (committed->term == 0 && at > m->n)
+		sim_fail(c->sim, "replica %u has compacted entry %" PRIu64 ", which nobody has committed", index + 1,
+			 at);
+	if (at > m->n) {
+		m->ids = sim_grow(m->ids, m->n, &m->cap, sizeof *m->ids);
+		m->n++;
+	}
+	if (committed->term != 0)
+		m->ids[at - 1] = *committed;
+}
+
 /* Brings the mirror up to date: what is gone is dropped from the end, what is new is read. */
-static void read_log(struct check *c, unsigned index, uint64_t last)
+static void read_log(struct check *c, unsigned index, uint64_t first, uint64_t last)
 {
 	struct mirror *m = &c->mirrors[index];
 	if (m->n > last)
 		m->n = last;
-	while (m->n > 0) {
+	for (; m->first < first; m->first++)
+		take_compacted(c, index, m->first);
+	while (m->n >= first) {
 		struct id id = entry_of(c, index, m->n);
 		if (id.term == m->ids[m->n - 1].term && id.hash == m->ids[m->n - 1].hash)
 			break;
@@ -245,7 +264,7 @@ static void check_node(struct check *c, unsigned index)
 	struct node *n = c->sim->nodes[index];
 	Kds__V1__ReplicaStatus status;
 	node_status(n, &status);
-	read_log(c, index, status.last_index);
+	read_log(c, index, status.first_index, status.last_index);
 	check_leader(c, index, &status);
 	check_commit(c, index, status.commit_index);
 	check_numbers(c, index);
@@ -263,6 +282,7 @@ void check_started(struct check *c, unsigned index)
 {
 	struct mirror *m = &c->mirrors[index];
 	m->n = m->commit = 0;
+	m->first = 1;
 	m->revision = m->min_serial = 0; /* what was applied, but not committed to the disk, is applied again */
 	m->digested = 0;
 	m->led = m->started = false;
@@ -279,6 +299,7 @@ void check_end(struct check *c)
 	for (unsigned i = 0; i < c->sim->n_nodes; i++) {
 		struct mirror *m = &c->mirrors[i];
 		m->n = m->commit = m->digested = 0; /* all of it from the disk */
+		m->first = 1;
 		m->started = false;
 		check_node(c, i);
 		if (m->commit != c->committed)

@@ -331,10 +331,11 @@ void sim_run(uint64_t seed, uint64_t steps, enum mutant mutant, bool verbose, co
 	s.heartbeat_ms = 20 + (unsigned)sim_dice(&s, 100);
 	s.election_ms = s.heartbeat_ms * (3 + (unsigned)sim_dice(&s, 8));
 	s.n_nodes = sim_chance(&s, 60) ? 3 : 5;
+	s.log_tail = sim_chance(&s, 50) ? LOG_TAIL_DEFAULT : 1 + (unsigned)sim_dice(&s, 60);
 	s.check = check_new(&s);
 	bool wild = sim_chance(&s, 25);
-	sim_trace(&s, "%u replicas, election timeout %u ms, heartbeat %u ms%s", s.n_nodes, s.election_ms,
-		  s.heartbeat_ms, wild ? ", a wild network" : "");
+	sim_trace(&s, "%u replicas, election timeout %u ms, heartbeat %u ms, log tail %u%s", s.n_nodes,
+		  s.election_ms, s.heartbeat_ms, s.log_tail, wild ? ", a wild network" : "");
 	s.network = network_new(&s, wild);
 	for (unsigned i = 0; i < s.n_nodes; i++)
 		s.nodes[i] = node_new(&s, i);

@@ -28,6 +28,8 @@ struct file {
 	struct bytes live, durable;
 	struct range *pending; /* written, not synced */
 	size_t n_pending, cap_pending;
+	unsigned readers;     /* connections with any lock on it */
+	struct handle *alone; /* the connection that keeps all others out */
 	bool left; /* after a crash: is it there, and what is in it */
 	struct bytes left_bytes;
 };
@@ -36,7 +38,10 @@ struct disk {
 	struct sim *sim;
 	const char *dir;
 	struct file files[FILES];
-	void *shm[SHM_REGIONS]; /* the index of the WAL: memory that the connections of one host share */
+	/* The index of the WAL: memory that the connections of one host share, and its locks. */
+	void *shm[SHM_REGIONS];
+	unsigned shm_users, shm_shared[SQLITE_SHM_NLOCK];
+	bool shm_exclusive[SQLITE_SHM_NLOCK];
 	bool armed, power, crashed;
 	bool stuck; /* a mutant's: nothing reaches the disk any more */
 	unsigned operations; /* until the crash */
@@ -48,6 +53,9 @@ struct handle {
 	sqlite3_file base;
 	struct disk *disk;
 	struct file *file;
+	int level;            /* of the lock on the file */
+	bool uses_shm;
+	bool shm_shared[SQLITE_SHM_NLOCK], shm_exclusive[SQLITE_SHM_NLOCK];
 };
 
 static struct disk *disks[DISKS];
@@ -179,12 +187,6 @@ static void operation(struct disk *d)
 
 /* SQLite's files */
 
-static int file_close(sqlite3_file *file)
-{
-	(void)file;
-	return SQLITE_OK;
-}
-
 static int file_read(sqlite3_file *file, void *out, int n, sqlite3_int64 offset)
 {
 	const struct bytes *b = &((struct handle *)file)->file->live;
@@ -251,12 +253,36 @@ static int file_size(sqlite3_file *file, sqlite3_int64 *ret_size)
 	return SQLITE_OK;
 }
 
-/* A replica's database has one connection: there is nobody to be locked out. */
+/* In WAL mode connections meet here only when one of them wants to be alone: to clear up when it is the last. */
 static int file_lock(sqlite3_file *file, int level)
 {
-	(void)file;
-	(void)level;
+	struct handle *h = (struct handle *)file;
+	struct file *f = h->file;
+	if ((f->alone && f->alone != h) ||
+	    (level == SQLITE_LOCK_EXCLUSIVE && f->readers > (h->level != SQLITE_LOCK_NONE)))
+		return SQLITE_BUSY;
+	if (h->level == SQLITE_LOCK_NONE && level != SQLITE_LOCK_NONE)
+		f->readers++;
+	if (level == SQLITE_LOCK_EXCLUSIVE)
+		f->alone = h;
+	h->level = level > h->level ? level : h->level;
 	return SQLITE_OK;
+}
+
+static int file_unlock(sqlite3_file *file, int level)
+{
+	struct handle *h = (struct handle *)file;
+	if (h->level != SQLITE_LOCK_NONE && level == SQLITE_LOCK_NONE)
+		h->file->readers--;
+	if (h->file->alone == h && level != SQLITE_LOCK_EXCLUSIVE)
+		h->file->alone = NULL;
+	h->level = level;
+	return SQLITE_OK;
+}
+
+static int file_close(sqlite3_file *file)
+{
+	return file_unlock(file, SQLITE_LOCK_NONE);
 }
 
 static int file_check_reserved_lock(sqlite3_file *file, int *ret_reserved)
@@ -288,7 +314,10 @@ static int file_characteristics(sqlite3_file *file)
 
 static int file_shm_map(sqlite3_file *file, int region, int size, int extend, void volatile **ret_region)
 {
-	struct disk *d = ((struct handle *)file)->disk;
+	struct handle *h = (struct handle *)file;
+	struct disk *d = h->disk;
+	d->shm_users += !h->uses_shm;
+	h->uses_shm = true;
 	*ret_region = NULL;
 	if (region < 0 || region >= SHM_REGIONS)
 		return SQLITE_IOERR_SHMMAP;
@@ -298,12 +327,40 @@ static int file_shm_map(sqlite3_file *file, int region, int size, int extend, vo
 	return SQLITE_OK;
 }
 
+static void shm_unlock(struct handle *h, int i)
+{
+	if (h->shm_shared[i])
+		h->disk->shm_shared[i]--;
+	if (h->shm_exclusive[i])
+		h->disk->shm_exclusive[i] = false;
+	h->shm_shared[i] = h->shm_exclusive[i] = false;
+}
+
+/* May this connection have the lock, whatever it has itself? */
+static bool shm_free(const struct handle *h, int i, bool exclusive)
+{
+	const struct disk *d = h->disk;
+	return (!d->shm_exclusive[i] || h->shm_exclusive[i]) &&
+	       (!exclusive || d->shm_shared[i] == (unsigned)h->shm_shared[i]);
+}
+
 static int file_shm_lock(sqlite3_file *file, int offset, int n, int flags)
 {
-	(void)file;
-	(void)offset;
-	(void)n;
-	(void)flags;
+	struct handle *h = (struct handle *)file;
+	bool lock = flags & SQLITE_SHM_LOCK, exclusive = flags & SQLITE_SHM_EXCLUSIVE;
+	for (int i = offset; i < offset + n; i++)
+		if (lock && !shm_free(h, i, exclusive))
+			return SQLITE_BUSY;
+	for (int i = offset; i < offset + n; i++) {
+		if (!lock) {
+			shm_unlock(h, i);
+		} else if (exclusive) {
+			h->disk->shm_exclusive[i] = h->shm_exclusive[i] = true;
+		} else if (!h->shm_shared[i]) {
+			h->disk->shm_shared[i]++;
+			h->shm_shared[i] = true;
+		}
+	}
 	return SQLITE_OK;
 }
 
@@ -314,8 +371,15 @@ static void file_shm_barrier(sqlite3_file *file)
 
 static int file_shm_unmap(sqlite3_file *file, int remove_it)
 {
-	struct disk *d = ((struct handle *)file)->disk;
-	(void)remove_it; /* the last connection is the only one */
+	struct handle *h = (struct handle *)file;
+	struct disk *d = h->disk;
+	(void)remove_it; /* it is in memory, and goes with the last connection */
+	for (int i = 0; i < SQLITE_SHM_NLOCK; i++)
+		shm_unlock(h, i);
+	d->shm_users -= h->uses_shm;
+	h->uses_shm = false;
+	if (d->shm_users > 0)
+		return SQLITE_OK;
 	for (int i = 0; i < SHM_REGIONS; i++) {
 		free(d->shm[i]);
 		d->shm[i] = NULL;
@@ -332,7 +396,7 @@ static const sqlite3_io_methods methods = {
 	.xSync = file_sync,
 	.xFileSize = file_size,
 	.xLock = file_lock,
-	.xUnlock = file_lock,
+	.xUnlock = file_unlock,
 	.xCheckReservedLock = file_check_reserved_lock,
 	.xFileControl = file_control,
 	.xSectorSize = file_sector_size,

@@ -169,6 +169,7 @@ void node_start(struct node *n)
 		.state = n->state,
 		.election_ms = s->election_ms,
 		.heartbeat_ms = s->heartbeat_ms,
+		.log_tail = s->log_tail,
 		.seed = (unsigned)sim_dice(s, 1u << 31),
 		.now_ms = s->now_ms,
 		.connected = on_connected,

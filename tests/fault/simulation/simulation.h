@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "common/base/status.h"
+#include "services/serial/engine.h" /* LOG_TAIL_DEFAULT */
 
 #define NODES_MAX 5
 #define START_MS 1000000        /* of the monotonic clock */
@@ -51,6 +52,7 @@ struct sim {
 	bool verbose;
 	const char *dir;
 	unsigned election_ms, heartbeat_ms;
+	unsigned log_tail; /* entries */
 	unsigned n_nodes;
 	struct node *nodes[NODES_MAX]; /* ids are one more than the index */
 	struct network *network;

@@ -19,6 +19,14 @@ _Noreturn void store_fatal(struct store *s, const char *doing)
 	_exit(3);
 }
 
+static _Noreturn void guard_failed(struct store *s)
+{
+	log_error("write %s/acknowledged: %s; stopping at once, because a replica that cannot write must not vote: check the "
+		  "disk, then start it again",
+		  s->dir, strerror(errno));
+	_exit(3);
+}
+
 static void must(struct store *s, int rv, const char *doing)
 {
 	if (rv != SQLITE_OK && rv != SQLITE_DONE)
@@ -92,10 +100,8 @@ void store_commit(struct store *s)
 		.term = s->at.term,
 		.vote = s->at.vote,
 	};
-	if (!guard_raise(&s->guard, &mark)) {
-		log_error("write %s/acknowledged: %s", s->dir, strerror(errno));
-		store_fatal(s, "write what this replica acknowledged");
-	}
+	if (!guard_raise(&s->guard, &mark))
+		guard_failed(s);
 }
 
 void store_set_term(struct store *s, raft_term term, raft_id vote)
@@ -107,10 +113,8 @@ void store_set_term(struct store *s, raft_term term, raft_id vote)
 
 void store_truncate(struct store *s, raft_index from)
 {
-	if (!guard_lower(&s->guard, from - 1)) {
-		log_error("write %s/acknowledged: %s", s->dir, strerror(errno));
-		store_fatal(s, "write what this replica acknowledged");
-	}
+	if (!guard_lower(&s->guard, from - 1))
+		guard_failed(s);
 	bind_uint(s, SQL_TRUNCATED_BYTES, 1, from);
 	must_row(s, SQL_TRUNCATED_BYTES, "read the log");
 	s->log_bytes -= (uint64_t)sqlite3_column_int64(s->sql[SQL_TRUNCATED_BYTES], 0);

@@ -273,28 +273,27 @@ static raft_term term_of(const struct store *s, raft_index index)
 }
 
 /* Is all in the database that this replica may have promised? */
+#define OLDER                                                                                              \
+	"the database is older than the file 'acknowledged'; put the right one back, or bring this replica " \
+	"back under a new id"
 static enum status_code check_guard(struct store *s, struct status *st)
 {
 	const struct guard_mark *m = &s->guard.mark;
 	if (s->at.last < m->index || s->at.term < m->term)
 		return status_set(st, STATUS_DATA_LOSS,
 				  "%s/replica.db ends at entry %llu of term %llu, but this replica acknowledged %llu of term "
-				  "%llu: the database is older than %s/acknowledged; put the right one back, or bring this "
-				  "replica back under a new id",
-				  s->dir, s->at.last, s->at.term, m->index, m->term, s->dir);
+				  "%llu: " OLDER,
+				  s->dir, s->at.last, s->at.term, m->index, m->term);
 	raft_term entry = term_of(s, m->index);
 	if (entry != 0 && entry < m->entry_term)
 		return status_set(st, STATUS_DATA_LOSS,
 				  "%s/replica.db holds entry %llu of term %llu, but this replica acknowledged that of term "
-				  "%llu: the database is older than %s/acknowledged; put the right one back, or bring this "
-				  "replica back under a new id",
-				  s->dir, m->index, entry, m->entry_term, s->dir);
+				  "%llu: " OLDER,
+				  s->dir, m->index, entry, m->entry_term);
 	if (s->at.term == m->term && m->vote != 0 && s->at.vote != m->vote)
 		return status_set(st, STATUS_DATA_LOSS,
-				  "%s/replica.db does not hold this replica's vote for replica %llu in term %llu: the database "
-				  "is older than %s/acknowledged; put the right one back, or bring this replica back under a "
-				  "new id",
-				  s->dir, m->vote, m->term, s->dir);
+				  "%s/replica.db does not hold this replica's vote for replica %llu in term %llu: " OLDER,
+				  s->dir, m->vote, m->term);
 	return STATUS_OK;
 }
 

@@ -119,13 +119,16 @@ assert_same_state() {
 	say "$(<"$work/same")"
 }
 
-# That a replica has stopped itself: assert_stopped NAME REGEX_OF_ITS_LAST_ERROR.
-assert_stopped() {
+# assert_ended NAME STATUS REGEX: it ends by itself, with this status, and says so at last.
+assert_ended() {
 	local status=0
 	gone() { ! alive "$1"; }
-	wait_for 30 "$1 to stop itself" gone "$1"
+	wait_for 30 "$1 to end by itself" gone "$1"
 	wait "${pid_of[$1]}" || status=$?
 	unset "pid_of[$1]"
-	assert_eq "exit status of $1" 3 "$status"
-	assert_match "what $1 said" "$2" "$(tail -n 3 "$work/$1.log")"
+	assert_eq "exit status of $1" "$2" "$status"
+	assert_match "what $1 said" "$3" "$(tail -n 3 "$work/$1.log")"
 }
+# A replica that runs has stopped itself; one that was started was refused what it found.
+assert_stopped() { assert_ended "$1" 3 "$2"; }
+assert_refused() { assert_ended "$1" 1 "$2"; }

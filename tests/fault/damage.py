@@ -8,10 +8,9 @@
     zero-wal     the second half of its last frame is zeros
     tear-page    the second half of the database's last page is zeros
     flip-entry   a bit of an entry's data in the log
-    flip-object  a bit of a configuration object
     flip-pointer a bit of an interior page's pointer to a child
 
-Prints what it did. The database has no write-ahead log for the last four (the replica stopped in good order).
+Prints what it did. The database has no write-ahead log for the last three (the replica stopped in good order).
 """
 import os
 import sqlite3
@@ -89,9 +88,6 @@ def main():
     elif what == "flip-entry":
         (data,), = query(path, "SELECT data FROM log WHERE type = 1 ORDER BY idx DESC LIMIT 1 OFFSET 20")
         flip(path, find_only(path, data) + len(data) // 2)
-    elif what == "flip-object":
-        (data,), = query(path, "SELECT value FROM objects WHERE key = 'node/history0.example.com'")
-        flip(path, find_only(path, data) + len(data) - 3)
     elif what == "flip-pointer":
         flip(path, interior_page(path))
     else:

@@ -23,7 +23,8 @@ enum status_code conn_new(const char *peer, struct tls_credentials *credentials,
 	c->credentials = tls_credentials_ref(credentials);
 	c->peer = strdup(peer);
 	if (!c->peer || nng_aio_alloc(&c->reading, conn_on_read, c) != 0 ||
-	    nng_aio_alloc(&c->writing, conn_on_write, c) != 0 || nng_aio_alloc(&c->timer, conn_on_timer, c) != 0)
+	    nng_aio_alloc(&c->writing, conn_on_write, c) != 0 || nng_aio_alloc(&c->timer, conn_on_timer, c) != 0 ||
+	    nng_aio_alloc(&c->writing_now, NULL, NULL) != 0)
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "connection: out of memory");
 	if (rc == STATUS_OK)
 		rc = conn_tls_init(c, st);
@@ -48,6 +49,7 @@ void conn_destroy(struct conn *c)
 	free_aio(c->dialing);
 	free_aio(c->reading);
 	free_aio(c->writing);
+	free_aio(c->writing_now);
 	free_aio(c->timer);
 	nng_stream_free(c->stream);
 	nng_stream_dialer_free(c->dialer);
@@ -189,6 +191,43 @@ bool conn_reserve(struct buffer *b, size_t more)
 	return true;
 }
 
+/* Output that a thread holds back: of so many connections at most, others are written at once. */
+#define HELD_MAX 16
+static _Thread_local struct {
+	unsigned depth, n;
+	struct conn *conns[HELD_MAX];
+} held;
+
+void conn_hold(void)
+{
+	held.depth++;
+}
+
+void conn_release(void)
+{
+	if (--held.depth > 0)
+		return;
+	for (unsigned i = 0; i < held.n; i++) {
+		conn_flush(held.conns[i]);
+		conn_unref(held.conns[i]);
+	}
+	held.n = 0;
+}
+
+/* Will this thread write it later? */
+static bool hold_back(struct conn *c)
+{
+	if (held.depth == 0)
+		return false;
+	for (unsigned i = held.n; i > 0; i--)
+		if (held.conns[i - 1] == c)
+			return true;
+	if (held.n == HELD_MAX)
+		return false;
+	held.conns[held.n++] = conn_ref(c);
+	return true;
+}
+
 static bool queue_frame(struct conn *c, const struct slice *parts, size_t n, size_t len)
 {
 	/* Keeps what was already encrypted from piling up in front of a peer that is never quite caught up with. */
@@ -227,7 +266,7 @@ enum status_code conn_send(struct conn *c, const struct slice *parts, size_t n)
 		rc = STATUS_RESOURCE_EXHAUSTED;
 		conn_blame(c, rc, "%zu bytes wait to be sent and the peer does not read; closed", conn_output(c));
 		conn_kill(c);
-	} else if (!c->dispatching) {
+	} else if (!c->dispatching && !hold_back(c)) {
 		conn_write_more(c);
 	}
 	pthread_mutex_unlock(&c->mutex);

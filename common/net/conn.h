@@ -71,10 +71,18 @@ void conn_close(struct conn *c);
 
 /*
  * Queues one frame made of `n` parts, which are copied. Thread-safe, never blocks; frames leave in the order of
- * the calls. Frames queued while a callback of this connection runs, or while a write is under way, leave together.
+ * the calls. Frames queued while a callback of any connection runs on this thread, or one of this connection on any,
+ * or while the peer does not read, leave together.
  * UNAVAILABLE: it is not up or already down. RESOURCE_EXHAUSTED: over max_output; the connection is being closed.
  */
 enum status_code conn_send(struct conn *c, const struct slice *parts, size_t n) MUST_CHECK;
+
+/*
+ * What this thread sends between the two waits, for a few connections, and leaves together at the release: for those
+ * who answer many at once. They nest; what is done in between must not block.
+ */
+void conn_hold(void);
+void conn_release(void);
 
 /* From `up` on; borrowed, lives as long as the connection. NULL: a peer without a certificate. */
 struct identity *conn_identity(const struct conn *c);

@@ -59,6 +59,7 @@ struct conn {
 	nng_stream_dialer *dialer;
 	nng_stream *stream;   /* NULL while connecting */
 	nng_aio *dialing, *reading, *writing, *timer;
+	nng_aio *writing_now; /* calls nobody back */
 	gnutls_session_t session;
 	_Atomic(void *) data;
 
@@ -134,6 +135,8 @@ void conn_on_write(void *conn);
 void conn_on_timer(void *conn);
 /* Sends what there is to send, unless a write is under way. */
 void conn_write_more(struct conn *c);
+/* The same for one whose output was held back. Locks by itself. */
+void conn_flush(struct conn *c);
 /* The current state may last so long from now. */
 void conn_set_deadline(struct conn *c, unsigned ms);
 /* Bytes accepted and not yet handed to the system. */

@@ -1,7 +1,7 @@
 /*
  * The callbacks of one connection: what the stream brings goes through TLS into frames for the handlers, and what they
- * send goes back out. One read and one write are under way at most; while a write is, frames gather, and leave together
- * in full records when it is done.
+ * send goes back out. One read and one write are under way at most; while a write waits for the peer to read, frames
+ * gather, and leave together in full records when it is done.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -112,22 +112,49 @@ static void write_flight(struct conn *c)
 	nng_stream_send(c->stream, c->writing);
 }
 
+/*
+ * Writes what the system takes at once, which is mostly all: a callback would cost two changes of thread for each frame.
+ * False: the peer must read first, or is gone, as a write that calls back will tell.
+ */
+static bool write_now(struct conn *c)
+{
+	while (c->flight_used < c->flight.len) {
+		nng_iov iov = { .iov_buf = c->flight.data + c->flight_used, .iov_len = c->flight.len - c->flight_used };
+		if (nng_aio_set_iov(c->writing_now, 1, &iov) != 0)
+			return false;
+		nng_stream_send(c->stream, c->writing_now);
+		nng_aio_cancel(c->writing_now);
+		nng_aio_wait(c->writing_now);
+		/* The count alone says what was written: NNG 1.12 notes the cancellation even of what is done. */
+		size_t n = nng_aio_count(c->writing_now);
+		if (n == 0)
+			return false;
+		c->flight_used += n;
+	}
+	c->flight.len = c->flight_used = 0;
+	return true;
+}
+
 void conn_write_more(struct conn *c)
 {
-	if (c->write_pending || c->write_failed || c->state == CONN_DEAD || c->state == CONN_CONNECTING)
-		return;
-	if (!conn_tls_encrypt(c, WRITE_MAX))
-		return;
-	if (c->state == CONN_CLOSING && c->out_used == c->out.len && !c->last_alert)
-		conn_tls_bye(c);
-	if (c->cipher.len == 0)
-		return;
-	struct buffer empty = c->flight;
-	c->flight = c->cipher;
-	c->flight_used = 0;
-	c->cipher = empty;
-	c->cipher.len = 0;
-	write_flight(c);
+	while (!c->write_pending && !c->write_failed && c->state != CONN_DEAD && c->state != CONN_CONNECTING) {
+		if (!conn_tls_encrypt(c, WRITE_MAX))
+			return;
+		if (c->state == CONN_CLOSING && c->out_used == c->out.len && !c->last_alert)
+			conn_tls_bye(c);
+		if (c->cipher.len == 0) {
+			if (!c->dispatching && conn_output(c) == 0)
+				release_output(c);
+			return;
+		}
+		struct buffer empty = c->flight;
+		c->flight = c->cipher;
+		c->flight_used = 0;
+		c->cipher = empty;
+		c->cipher.len = 0;
+		if (!write_now(c))
+			write_flight(c);
+	}
 }
 
 /* Both ends have said close_notify, ours is with the system: no reason to linger. */
@@ -157,8 +184,6 @@ static void write_done(struct conn *c, int rv)
 		c->flight.len = c->flight_used = 0;
 		if (!c->dispatching)
 			conn_write_more(c);
-		if (!c->write_pending && conn_output(c) == 0 && !c->dispatching)
-			release_output(c);
 	}
 	end_if_all_is_said(c);
 	read_more(c);
@@ -172,6 +197,16 @@ void conn_on_write(void *conn)
 	if (c->state != CONN_DEAD)
 		write_done(c, nng_aio_result(c->writing));
 	conn_leave(c);
+}
+
+void conn_flush(struct conn *c)
+{
+	pthread_mutex_lock(&c->mutex);
+	if (c->state >= CONN_HANDSHAKE && c->state != CONN_DEAD && !c->dispatching) {
+		conn_write_more(c);
+		read_more(c);
+	}
+	pthread_mutex_unlock(&c->mutex);
 }
 
 /* In */
@@ -280,13 +315,15 @@ static bool take_hello(struct conn *c)
 	return true;
 }
 
-/* Gives frames to the handlers, without the mutex: they may send and close, and other threads too. */
+/* Gives frames to the handlers, without the mutex: they may send and close, and other threads too. What they send to
+ * other connections leaves when they have returned, too. */
 static void dispatch(struct conn *c, bool came_up)
 {
 	size_t used = 0;
 	uint64_t refused = 0;
 	c->dispatching = true;
 	pthread_mutex_unlock(&c->mutex);
+	conn_hold();
 	if (came_up && c->handlers.up)
 		c->handlers.up(c->handlers.arg, c);
 	while (c->plain.len - used >= FRAME_HEAD_SIZE && !atomic_load_explicit(&c->stopped, memory_order_relaxed)) {
@@ -301,6 +338,7 @@ static void dispatch(struct conn *c, bool came_up)
 			c->handlers.frame(c->handlers.arg, c, c->plain.data + used + FRAME_HEAD_SIZE, (size_t)len);
 		used += FRAME_HEAD_SIZE + (size_t)len;
 	}
+	conn_release();
 	pthread_mutex_lock(&c->mutex);
 	c->dispatching = false;
 	buffer_consume(&c->plain, used);

@@ -10,6 +10,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/secret.h"
+#include "common/net/conn.h"
 #include "services/serial/genesis.h"
 #include "services/serial/inbox.h"
 #include "services/serial/level.h"
@@ -70,6 +71,15 @@ static void look_for_leader(struct engine *e)
 {
 	atomic_store(&e->reported, true);
 	uv_async_send(&e->wake);
+}
+
+static void on_answering(void *arg, bool begins)
+{
+	(void)arg;
+	if (begins)
+		conn_hold();
+	else
+		conn_release();
 }
 
 static void on_message(void *arg, uint64_t from, struct arena *arena, const Kds__V1__PeerMessage *message, size_t size)
@@ -396,6 +406,7 @@ static enum status_code start_replica(struct engine *e, const struct engine_opti
 		.now_ms = clock_monotonic_ms(),
 		.connected = on_connected,
 		.send = on_send,
+		.answering = on_answering,
 		.arg = e,
 	};
 	enum status_code rc = secret_random(&r.seed, sizeof r.seed, st);

@@ -448,7 +448,7 @@ static void apply_entry(void *arg, raft_index index, raft_term term, unsigned sh
 	answer(r, index);
 }
 
-static void apply_committed(struct replica *r)
+static void apply_entries(struct replica *r)
 {
 	while (r->applied < raft_commit_index(&r->raft)) {
 		replica_begin(r);
@@ -467,6 +467,17 @@ static void apply_committed(struct replica *r)
 		if (!store_read(r->store, next, (unsigned)n, apply_entry, r))
 			store_fatal(r->store, "apply: an entry is missing in the log");
 	}
+}
+
+static void apply_committed(struct replica *r)
+{
+	if (r->applied == raft_commit_index(&r->raft))
+		return;
+	if (r->options.answering)
+		r->options.answering(r->options.arg, true);
+	apply_entries(r);
+	if (r->options.answering)
+		r->options.answering(r->options.arg, false);
 }
 
 void replica_finish(struct replica *r)

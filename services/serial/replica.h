@@ -33,6 +33,8 @@ struct replica_options {
 	bool (*connected)(void *arg, raft_id to);
 	/* Sends a packed PeerMessage or drops it. */
 	void (*send)(void *arg, raft_id to, struct slice message);
+	/* Many answers may come now (true), those were all (false): they can share a write. NULL is allowed. */
+	void (*answering)(void *arg, bool begins);
 	void *arg;
 };
 

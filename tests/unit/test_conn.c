@@ -125,6 +125,64 @@ static void test_conn_many_senders(void **state)
 	close_and_wait(c, &log);
 }
 
+/* The answer to what another thread sends meanwhile shows that nothing held back has left. */
+static void test_conn_hold(void **state)
+{
+	struct wire *w = *state;
+	struct wire_log held_log, other_log;
+	wire_listen(w);
+	wire_log_init(&held_log);
+	wire_log_init(&other_log);
+	struct conn *held = wire_dial(w, w->admin, &held_log), *other = wire_dial(w, w->admin, &other_log);
+	wire_wait_up(&held_log, 1);
+	wire_wait_up(&other_log, 1);
+	conn_hold();
+	conn_hold();
+	wire_send(held, "one", 3);
+	conn_release();
+	wire_send(held, "three", 5);
+	for (unsigned i = 1; i <= 10; i++) {
+		struct sender s = { .c = other, .n = 1 };
+		pthread_t thread;
+		assert_int_equal(pthread_create(&thread, NULL, send_many, &s), 0);
+		pthread_join(thread, NULL);
+		wire_wait_frames(&other_log, i);
+	}
+	assert_int_equal(held_log.frames, 0);
+	conn_release();
+	wire_wait_frames(&held_log, 2);
+	assert_int_equal(held_log.bytes, 8);
+	wire_send(held, "now", 3);
+	wire_wait_frames(&held_log, 3);
+	close_and_wait(held, &held_log);
+	close_and_wait(other, &other_log);
+}
+
+/* What is held back goes to many connections, or to one that is closed before. */
+static void test_conn_hold_many(void **state)
+{
+	enum { N = 40 };
+	struct wire *w = *state;
+	struct wire_log logs[N];
+	struct conn *conns[N];
+	wire_listen(w);
+	for (int i = 0; i < N; i++) {
+		wire_log_init(&logs[i]);
+		conns[i] = wire_dial(w, w->admin, &logs[i]);
+		wire_wait_up(&logs[i], 1);
+	}
+	conn_hold();
+	for (int i = 0; i < N; i++)
+		for (int k = 0; k < 3; k++)
+			wire_send(conns[i], "frame", 5);
+	close_and_wait(conns[0], &logs[0]);
+	conn_release();
+	for (int i = 1; i < N; i++) {
+		wire_wait_frames(&logs[i], 3);
+		close_and_wait(conns[i], &logs[i]);
+	}
+}
+
 /* What was sent before the close arrives, and in its order. */
 static void test_conn_close_flushes(void **state)
 {
@@ -510,6 +568,8 @@ int main(void)
 		TEST(test_conn_echo),
 		TEST(test_conn_frames_of_all_sizes),
 		TEST(test_conn_many_senders),
+		TEST(test_conn_hold),
+		TEST(test_conn_hold_many),
 		TEST(test_conn_close_flushes),
 		TEST(test_conn_server_answers_then_closes),
 		TEST(test_conn_close_in_up),

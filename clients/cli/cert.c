@@ -12,12 +12,14 @@ static const struct argp_option sign_options[] = {
 	{ "node", OPT_NODE, "NAME", 0, "The node it is for (default: the common name in the request)", 0 },
 	{ "profile", OPT_PROFILE, "PROFILE", 0,
 	  "node: for the node's own services (default); kds-client: to get the keys of its groups", 0 },
-	{ "lifetime", OPT_LIFETIME, "HOURS", 0, "At most 167 (default: as kds-ca is configured)", 0 },
+	{ "lifetime", OPT_LIFETIME, "HOURS", 0, "Default and limit: the settings certificate.*", 0 },
 	{ "out", OPT_OUT, "FILE", 0, "Write the certificate there (default: standard output)", 0 },
 	{ 0 },
 };
 
 static const struct argp_option list_options[] = {
+	{ "local", OPT_LOCAL, NULL, 0, "Take what one replica has now, perhaps not the newest; works without a quorum",
+	  0 },
 	{ "subject", OPT_SUBJECT, "NAME", 0, "Only certificates of this node", 0 },
 	{ "since", OPT_SINCE, "SERIAL", 0, "Only those with a higher serial", 0 },
 	{ 0 },

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "ca.pb-c.h"
+#include "clients/cli/objects.h"
 #include "clients/cli/output.h"
 #include "clients/cli/session.h"
 #include "common/rpc/json.h"
@@ -125,13 +126,14 @@ static enum status_code take_page(const struct cli *cli, const Kds__V1__ListCert
 
 static enum status_code take_all(struct cli *cli, uint64_t after, struct table *t, json_t *array, struct status *st)
 {
-	bool more = true;
+	bool more = true, first = true;
 	enum status_code rc = STATUS_OK;
 	while (more && rc == STATUS_OK) {
 		Kds__V1__ListCertificatesRequest in = KDS__V1__LIST_CERTIFICATES_REQUEST__INIT;
 		ProtobufCMessage *answer;
 		in.after_serial = after;
 		in.limit = 1000;
+		in.local = cli_has(cli, OPT_LOCAL);
 		if (cli_has(cli, OPT_SUBJECT))
 			in.subject = (char *)(uintptr_t)cli_value(cli, OPT_SUBJECT); /* only read */
 		const struct session_request request = {
@@ -144,6 +146,9 @@ static enum status_code take_all(struct cli *cli, uint64_t after, struct table *
 		if (rc != STATUS_OK)
 			break;
 		const Kds__V1__ListCertificatesResponse *page = (const Kds__V1__ListCertificatesResponse *)answer;
+		if (first)
+			objects_note_age(cli, page->read_from);
+		first = false;
 		rc = take_page(cli, page, t, array, st);
 		more = page->more && page->n_certificates > 0;
 		if (more)

@@ -74,6 +74,8 @@ static enum status_code each_entry(struct cli *cli, const char *key, uint64_t co
 			return st->code;
 		const Kds__V1__HistoryResponse *page = (const Kds__V1__HistoryResponse *)answer;
 		enum status_code rc = STATUS_OK;
+		if (in.before_revision == 0)
+			objects_note_age(cli, page->read_from);
 		for (size_t i = 0; rc == STATUS_OK && i < page->n_entries; i++)
 			if (page->entries[i]->object)
 				rc = each(arg, page->entries[i], st);

@@ -38,6 +38,8 @@ enum status_code objects_each(struct cli *cli, const char *prefix, object_each_f
 		if (rc != STATUS_OK)
 			break;
 		const Kds__V1__ListResponse *page = (const Kds__V1__ListResponse *)answer;
+		if (!after)
+			objects_note_age(cli, page->read_from);
 		for (size_t i = 0; i < page->n_objects && rc == STATUS_OK; i++)
 			rc = each(arg, page->objects[i], st);
 		more = page->more && page->n_objects > 0;
@@ -51,6 +53,12 @@ enum status_code objects_each(struct cli *cli, const char *prefix, object_each_f
 	}
 	free(after);
 	return rc;
+}
+
+void objects_note_age(const struct cli *cli, const Kds__V1__ReadFrom *from)
+{
+	if (from)
+		cli_notice(cli, "local state of revision %" PRIu64 ", %" PRIu64 " ms old", from->revision, from->age_ms);
 }
 
 static enum status_code collect_json(void *arg, const Kds__V1__Object *object, struct status *st)
@@ -97,6 +105,7 @@ enum status_code objects_get(struct cli *cli, const char *key, struct status *st
 	if (ask(cli, "Get", &in.base, st, &answer) != STATUS_OK)
 		return st->code;
 	*ret_object = (Kds__V1__Object *)answer;
+	objects_note_age(cli, (*ret_object)->read_from);
 	return STATUS_OK;
 }
 

@@ -31,6 +31,9 @@ enum status_code objects_delete(struct cli *cli, const char *key, const uint64_t
 #define OBJECT_KEY_SIZE 320
 const char *object_key(const Kds__V1__Object *object, char buf[OBJECT_KEY_SIZE]);
 
+/* With --local: says on standard error how old what was read is. NULL is allowed. */
+void objects_note_age(const struct cli *cli, const Kds__V1__ReadFrom *from);
+
 /* One line for people: what the object holds. The caller frees; NULL: no memory. */
 char *object_describe(const Kds__V1__Object *object) MUST_CHECK;
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "clients/cli/objects.h"
 #include "clients/cli/output.h"
 #include "clients/cli/session.h"
 #include "serial.pb-c.h"
@@ -22,6 +23,7 @@ static enum status_code call_and_print(struct cli *cli, const char *method, cons
 	enum status_code rc;
 	const Kds__V1__SerialStatus *status = (const Kds__V1__SerialStatus *)answer;
 	struct table *t = NULL;
+	objects_note_age(cli, status->read_from);
 	if (cli->json) {
 		rc = output_message(answer, st);
 	} else if (!(t = table_new(NULL, 2))) {

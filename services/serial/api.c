@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "common/base/clock.h"
 #include "common/rpc/message.h"
 
 unsigned api_sealed(const struct rpc_call *call)
@@ -50,7 +51,24 @@ struct read {
 	const ProtobufCMessage *in;
 	unsigned sealed;
 	api_read_fn read;
+	struct engine *local; /* whose own state is read; NULL: linearizable */
 };
+
+/* Says what a local answer was read from: a field that stands in all of them (proto/), and may stand behind the others. */
+static enum status_code append_read_from(struct engine *engine, const struct state *state, struct status *st,
+					 struct buffer *out)
+{
+	Kds__V1__ReadFrom from = KDS__V1__READ_FROM__INIT;
+	Kds__V1__SerialStatus answer = KDS__V1__SERIAL_STATUS__INIT;
+	uint64_t now = clock_unix_ms(), time = state_time_ms(state);
+	from.revision = state_revision(state);
+	from.age_ms = engine_age_ms(engine);
+	/* No leader has told: what is known is when the newest command was proposed. */
+	if (from.age_ms == UINT64_MAX)
+		from.age_ms = now > time ? now - time : 0;
+	answer.read_from = &from;
+	return message_pack(&answer.base, out, st);
+}
 
 static void run_read(void *arg, struct state *state, const struct status *engine_status)
 {
@@ -60,7 +78,8 @@ static void run_read(void *arg, struct state *state, const struct status *engine
 	struct status st;
 	if (!state)
 		rpc_call_fail_status(call, engine_status);
-	else if (r->read(state, r->in, r->sealed, &st, &out) == STATUS_OK)
+	else if (r->read(state, r->in, r->sealed, &st, &out) == STATUS_OK &&
+		 (!r->local || append_read_from(r->local, state, &st, &out) == STATUS_OK))
 		rpc_call_relay(call, STATUS_OK, "", (struct slice){ out.data, out.len });
 	else
 		rpc_call_fail_status(call, &st);
@@ -79,7 +98,8 @@ void api_read(struct api *a, struct rpc_call *call, bool local, const char *meth
 		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s: the request is too large", method);
 		return;
 	}
-	*r = (struct read){ .call = call, .in = in, .sealed = api_sealed(call), .read = read };
+	*r = (struct read){ .call = call, .in = in, .sealed = api_sealed(call), .read = read,
+			    .local = local ? a->engine : NULL };
 	engine_read(a->engine, !local, run_read, r);
 }
 

@@ -36,6 +36,7 @@ struct engine {
 	atomic_bool stopping;
 	atomic_bool reported; /* a peer has lost its leader, or a stream broke */
 	atomic_uint level;    /* of the state (level.h) */
+	_Atomic uint64_t fresh_ms; /* replica_fresh_ms() */
 	atomic_bool announce; /* a peer came up: it wants to hear how we are */
 	bool loop_ready, handles_ready, thread_ready;
 
@@ -227,6 +228,7 @@ static void publish_status(struct engine *e, uint64_t gone, bool changed, uint64
 		atomic_store(&e->level, e->status.level);
 		peers_set_level(e->peers, e->status.level);
 	}
+	atomic_store(&e->fresh_ms, replica_fresh_ms(e->replica));
 	view_publish(e->view, &e->status);
 	bool news = role != e->status.role || term != e->status.term || leader != e->status.leader_id ||
 		    lost != e->status.lost_term;
@@ -609,6 +611,14 @@ void engine_transfer(struct engine *e, uint64_t id, engine_transfer_fn done, voi
 	}
 	*t = (struct transfer){ .engine = e, .id = id, .done = done, .arg = arg };
 	engine_read(e, false, begin_transfer, t);
+}
+
+uint64_t engine_age_ms(struct engine *e)
+{
+	if (view_leads(e->view))
+		return 0;
+	uint64_t fresh = atomic_load(&e->fresh_ms), now = clock_monotonic_ms();
+	return fresh == 0 ? UINT64_MAX : now > fresh ? now - fresh : 0;
 }
 
 bool engine_is_leader(struct engine *e)

@@ -79,6 +79,13 @@ void engine_read(struct engine *e, bool linearizable, engine_read_fn read, void 
 typedef void (*engine_transfer_fn)(void *arg, const struct status *st, uint64_t leader);
 void engine_transfer(struct engine *e, uint64_t id, engine_transfer_fn done, void *arg);
 
+/*
+ * How old this replica's state is: it holds all that was committed so many ms ago, as far as its leader told (the
+ * message's way is not counted). 0 while it leads; one that was cut off finds out within an election timeout.
+ * UINT64_MAX: it has heard of no leader since it started. Any thread.
+ */
+uint64_t engine_age_ms(struct engine *e);
+
 /* Any thread, from a published copy: are we leader, and who is. rpc address "" while unknown. */
 bool engine_is_leader(struct engine *e);
 bool engine_leader(struct engine *e, uint64_t *ret_id, char *rpc_address, size_t size);

@@ -219,6 +219,23 @@ static bool is_late_rejection(struct replica *r, raft_id from, const struct raft
 	       raft_match_index(&r->raft, from, &match) == 0 && m->append_entries_result.rejected <= match;
 }
 
+/* The leader has spoken: once what it had committed by then is applied here, our state is as of now. */
+static void note_word(struct replica *r, const struct raft_message *m)
+{
+	if (m->type != RAFT_APPEND_ENTRIES || m->append_entries.term != raft_current_term(&r->raft) || r->told_ms != 0)
+		return;
+	r->told_ms = r->now_ms;
+	r->told_commit = m->append_entries.leader_commit;
+}
+
+static void note_fresh(struct replica *r)
+{
+	if (r->told_ms == 0 || r->applied < r->told_commit)
+		return;
+	r->fresh_ms = r->told_ms;
+	r->told_ms = 0;
+}
+
 void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage *message, uint64_t now_ms)
 {
 	struct raft_message m;
@@ -242,6 +259,7 @@ void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage
 		replica_skip_compacted(r, &m.append_entries);
 	struct raft_event event = { .type = RAFT_RECEIVE, .receive = { .message = &m } };
 	replica_step(r, &event);
+	note_word(r, &m);
 	if (r->unwritten_bytes > UNWRITTEN_BYTES_MAX || r->last - r->written > UNWRITTEN_ENTRIES_MAX)
 		replica_finish(r);
 }
@@ -490,6 +508,7 @@ void replica_finish(struct replica *r)
 		apply_committed(r);
 		write_log(r);
 	} while (must_write(r) || r->applied < raft_commit_index(&r->raft) || (r->reads.n > 0 && r->barrier <= r->applied));
+	note_fresh(r);
 	replica_push_transfer(r);
 	replica_follow_snapshots(r);
 	replica_compact(r);
@@ -512,6 +531,11 @@ uint64_t replica_due(const struct replica *r)
 size_t replica_waiting(const struct replica *r)
 {
 	return r->waiters.n + r->reads.n;
+}
+
+uint64_t replica_fresh_ms(const struct replica *r)
+{
+	return r->fresh_ms;
 }
 
 bool replica_leads(struct replica *r)

@@ -74,6 +74,9 @@ uint64_t replica_due(const struct replica *r);
 /* Proposals and reads that wait. */
 size_t replica_waiting(const struct replica *r);
 bool replica_leads(struct replica *r);
+/* A time in the past: what the leader had committed when it spoke then is applied here. 0: none has spoken yet. While
+ * this replica leads it does not move on: then all is applied that is committed. */
+uint64_t replica_fresh_ms(const struct replica *r);
 bool replica_is_voter(struct replica *r, raft_id id);
 /* The ids of the voters, at most `max`. Returns how many. */
 size_t replica_voters(const struct replica *r, raft_id *ret_ids, size_t max);

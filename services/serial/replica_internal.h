@@ -64,6 +64,11 @@ struct replica {
 		uint64_t until_ms;
 	} transfer;
 
+	/* The newest word of the leader whose commits are not applied yet, and that of the newest state (replica_fresh_ms()). */
+	uint64_t told_ms;
+	raft_index told_commit;
+	uint64_t fresh_ms;
+
 	bool leads;
 	raft_index barrier;    /* the newest entry that reads of an earlier turn wait for */
 	raft_index submitted;  /* the newest entry proposed in this turn; 0: none */

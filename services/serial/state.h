@@ -94,7 +94,7 @@ enum state_sealed {
 uint64_t state_revision(const struct state *s);
 /* What the replicas have agreed to apply (level.h); 0 before genesis is applied. */
 unsigned state_level(const struct state *s);
-uint64_t state_time_ms(const struct state *s); /* of the newest command: it never goes back */
+uint64_t state_time_ms(const struct state *s); /* of the newest command, Unix ms: it never goes back */
 uint64_t state_applied(const struct state *s); /* index of the last command that was applied */
 void state_serial_status(const struct state *s, Kds__V1__SerialStatus *ret_status); /* initialised by the callee */
 const char *state_cluster_name(const struct state *s);                              /* "" before genesis is applied */

@@ -144,6 +144,7 @@ static bool revision_matches(const char *key, uint64_t revision, uint64_t expect
 enum status_code state_put(struct state *s, const Kds__V1__PutRequest *in, struct status *st, struct state_result *r)
 {
 	Kds__V1__Object o = *in->object;
+	o.read_from = NULL; /* of answers alone */
 	char key[OBJECT_KEY_MAX];
 	state_object_key(&o, key);
 	/* Its certificate would be taken for a key distribution client's. */

@@ -178,5 +178,8 @@ expect 1 kds-cli cluster health --timeout 2
 assert_match "health" "kds-serial +- +$net.2:7400 +NO .*Quorum: NO" "$out"
 refused 4 "see kds-cli cluster health" kds-cli serial show --timeout 2
 expect 0 kds-cli serial show --local
+assert_match "how old it is" "^local state of revision [0-9]+, [0-9]+ ms old$" "$err"
+expect 0 kds-cli cert list --local
+assert_match "how old it is" "^local state of revision [0-9]+, [0-9]+ ms old$" "$err"
 expect 0 kds-cli node list --local
 assert_match "the nodes, from one replica" "$node" "$out"

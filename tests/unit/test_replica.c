@@ -658,6 +658,41 @@ static void test_replica_reads_of_a_turn_share_a_barrier(void **state)
 	sim_free(s);
 }
 
+static void test_replica_knows_how_old_its_state_is(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(16);
+	int leader = elect(s), cut = (leader + 1) % N;
+	run(s, 500);
+	/* Heartbeats keep it fresh while nothing changes. */
+	struct replica *r = s->nodes[cut].replica;
+	assert_true(replica_fresh_ms(r) + 2 * HEARTBEAT_MS >= s->now_ms);
+	/* What the leader sends does not count until all that it had committed is here. */
+	for (int i = 0; i < N; i++)
+		s->cut[i][cut] = true;
+	uint64_t fresh = replica_fresh_ms(r);
+	for (int i = 0; i < 20; i++) {
+		propose_big(s, leader, 900000); /* more in all than one message brings */
+		run(s, 2);
+	}
+	run(s, 3 * HEARTBEAT_MS);
+	assert_int_equal(s->answered, 20);
+	assert_true(replica_fresh_ms(r) == fresh);
+	uint64_t behind = applied(s, cut);
+	for (int i = 0; i < N; i++)
+		s->cut[i][cut] = false;
+	for (int ms = 0; ms < 60000 && replica_fresh_ms(r) == fresh; ms++)
+		tick(s);
+	assert_true(replica_fresh_ms(r) > fresh);
+	assert_true(applied(s, cut) >= behind + 20);
+	/* One that starts knows nothing of it. */
+	node_stop(s, cut);
+	node_start(s, cut);
+	assert_true(replica_fresh_ms(s->nodes[cut].replica) == 0);
+	converge(s);
+	sim_free(s);
+}
+
 static void test_replica_that_lost_its_quorum_answers_no_read(void **state)
 {
 	(void)state;
@@ -1005,6 +1040,7 @@ int main(void)
 		cmocka_unit_test(test_replica_big_entries_pass_in_parts),
 		cmocka_unit_test(test_replica_reads_of_a_turn_share_a_barrier),
 		cmocka_unit_test(test_replica_that_lost_its_quorum_answers_no_read),
+		cmocka_unit_test(test_replica_knows_how_old_its_state_is),
 		cmocka_unit_test(test_replica_replaced_leader_answers_with_no_other_entry),
 		cmocka_unit_test(test_replica_leader_again_reads_at_once),
 		cmocka_unit_test(test_replica_late_rejection_holds_up_nobody),

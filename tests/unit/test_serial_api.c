@@ -338,6 +338,65 @@ static void test_serial_api_every_replica_takes_writes_and_reads(void **arg)
 	}
 }
 
+static void check_read_from(const Kds__V1__ReadFrom *from, int replica)
+{
+	assert_non_null(from);
+	assert_true(from->revision > 0);
+	/* Seconds at most, however slow the machine: it has a leader. */
+	assert_in_range(from->age_ms, 0, replica == cluster.leader ? 0 : 60000);
+}
+
+static void test_serial_api_local_answers_say_so(void **arg)
+{
+	(void)arg;
+	for (int i = 0; i < N; i++) {
+		Kds__V1__SerialStatus *far = show(ADMIN, i, false), *near = show(ADMIN, i, true);
+		assert_null(far->read_from);
+		check_read_from(near->read_from, i);
+		assert_int_equal(near->read_from->revision, near->revision);
+		drop(far);
+		drop(near);
+
+		Kds__V1__GetRequest get_request = KDS__V1__GET_REQUEST__INIT;
+		get_request.key = "cluster";
+		get_request.local = true;
+		Kds__V1__Object *o = call(ADMIN, i, CONFIG_SERVICE, "Get", &get_request.base);
+		assert_int_equal(o->revision, 1);
+		check_read_from(o->read_from, i);
+		/* Nobody can have it stored. */
+		Kds__V1__Node node = KDS__V1__NODE__INIT;
+		node.name = "read-from.example.com";
+		Kds__V1__Object written = KDS__V1__OBJECT__INIT;
+		written.value_case = KDS__V1__OBJECT__VALUE_NODE;
+		written.node = &node;
+		written.read_from = o->read_from;
+		drop(put(ADMIN, i, &written));
+		drop(o);
+		o = get(ADMIN, i, "node/read-from.example.com");
+		assert_null(o->read_from);
+		drop(o);
+
+		Kds__V1__ListRequest list_request = KDS__V1__LIST_REQUEST__INIT;
+		list_request.local = true;
+		Kds__V1__ListResponse *l = call(ADMIN, i, CONFIG_SERVICE, "List", &list_request.base);
+		check_read_from(l->read_from, i);
+		drop(l);
+		Kds__V1__HistoryRequest history_request = KDS__V1__HISTORY_REQUEST__INIT;
+		history_request.local = true;
+		Kds__V1__HistoryResponse *h = call(ADMIN, i, CONFIG_SERVICE, "History", &history_request.base);
+		check_read_from(h->read_from, i);
+		assert_true(h->n_entries > 0);
+		drop(h);
+		refused(call(CA, i, CONFIG_SERVICE, "History", &history_request.base), STATUS_PERMISSION_DENIED, "admin");
+		Kds__V1__ListCertificatesRequest certificates = KDS__V1__LIST_CERTIFICATES_REQUEST__INIT;
+		certificates.local = true;
+		Kds__V1__ListCertificatesResponse *c =
+		    call(ADMIN, i, SERIAL_SERVICE, "ListCertificates", &certificates.base);
+		check_read_from(c->read_from, i);
+		drop(c);
+	}
+}
+
 static void test_serial_api_a_request_id_counts_once_through_any_replica(void **arg)
 {
 	(void)arg;
@@ -679,7 +738,16 @@ static void test_serial_api_calls_survive_a_leader_that_goes(void **arg)
 	/* Without a majority: local reads alone. */
 	int last = cluster.follower;
 	stop_replica(cluster.leader);
-	drop(show(ADMIN, last, true));
+	Kds__V1__SerialStatus *alone = show(ADMIN, last, true);
+	assert_non_null(alone);
+	/* It led, or follows one that is gone: either way it ages from now on. */
+	for (int i = 0; i < 6000 && alone->read_from->age_ms < 1000; i++) {
+		drop(alone);
+		usleep(10000);
+		alone = show(ADMIN, last, true);
+	}
+	assert_true(alone->read_from->age_ms >= 1000);
+	drop(alone);
 	const struct rpc_call_options brief = { .timeout_ms = 1500 };
 	Kds__V1__ShowRequest in = KDS__V1__SHOW_REQUEST__INIT;
 	assert_null(call_with(ADMIN, last, SERIAL_SERVICE, "Show", &in.base, &brief));
@@ -692,6 +760,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_serial_api_every_replica_takes_writes_and_reads),
+		cmocka_unit_test(test_serial_api_local_answers_say_so),
 		cmocka_unit_test(test_serial_api_a_request_id_counts_once_through_any_replica),
 		cmocka_unit_test(test_serial_api_roles_are_asked_for_on_every_replica),
 		cmocka_unit_test(test_serial_api_names_the_field),

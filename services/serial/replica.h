@@ -26,6 +26,7 @@ struct replica_options {
 	struct store *store; /* with its first entries (store_create_log()); outlives the replica, as the state does */
 	struct state *state;
 	unsigned election_ms, heartbeat_ms;
+	size_t snapshot_part; /* bytes of the state in a part of a snapshot; 0: SNAPSHOT_PART_BYTES */
 	unsigned log_tail; /* applied entries that the log keeps: replica_compact.c; 0: LOG_TAIL_DEFAULT */
 	unsigned seed; /* of the election timeouts */
 	uint64_t now_ms; /* monotonic, as in every call below */

@@ -33,6 +33,7 @@ bool replica_open_snapshots(struct replica *r)
 {
 	const struct snapshot_senders_options options = {
 		.store = r->store,
+		.part_bytes = r->options.snapshot_part,
 		.connected = is_connected,
 		.send = put_message,
 		.arg = r,

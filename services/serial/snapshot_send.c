@@ -48,6 +48,8 @@ struct snapshot_senders *snapshot_senders_new(const struct snapshot_senders_opti
 	if (!s)
 		return NULL;
 	s->options = *options;
+	if (s->options.part_bytes == 0)
+		s->options.part_bytes = SNAPSHOT_PART_BYTES;
 	s->next_number = 1; /* a replica that starts again leads another term */
 	return s;
 }
@@ -171,7 +173,7 @@ static void read_part(struct snapshot_senders *s, struct transfer *t, raft_term 
 	bool last = false;
 	s->body.len = 0;
 	enum status_code rc = t->read == 0 ? read_head(s, t, &st)
-					   : state_reader_next(t->reader, SNAPSHOT_PART_BYTES, &s->body, &last, &st);
+					   : state_reader_next(t->reader, s->options.part_bytes, &s->body, &last, &st);
 	if (rc == STATUS_OK && !pack_part(s, t, term, last))
 		rc = status_set(&st, STATUS_RESOURCE_EXHAUSTED, "out of memory for a part");
 	if (rc != STATUS_OK) {

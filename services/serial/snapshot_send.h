@@ -20,6 +20,7 @@ struct snapshot_senders;
 
 struct snapshot_senders_options {
 	struct store *store;
+	size_t part_bytes; /* 0: SNAPSHOT_PART_BYTES */
 	bool (*connected)(void *arg, raft_id to);
 	/* Takes a packed PeerMessage. */
 	void (*send)(void *arg, raft_id to, struct slice message);

@@ -30,4 +30,6 @@ forgotten-vote voted for two|leads term .* as replica
 local-reads began when
 changed-entry another entry .* than others have
 forged-acknowledgement committed another entry|without the committed entry|has committed entry
+changed-part the state of replica . .* differs|a replica gave up
+moved-snapshot the state of replica . .* differs|a replica gave up|another entry
 END

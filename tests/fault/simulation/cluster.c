@@ -13,6 +13,7 @@
 
 #define MISFORTUNE_MS 800 /* at most, from one to the next */
 #define DOWN_MS 4000      /* at most, that a replica is down */
+#define LONG_DOWN_MS 20000 /* likewise, now and then: long enough to need a snapshot */
 #define CLOCK_MS 180000   /* at most, that a wall clock is wrong: request ids are remembered for longer */
 #define HEALING_MS 120000 /* at most, until all agree at the end */
 #define QUIET_MS 2000     /* the last transactions are committed, the last entries known as committed */
@@ -100,7 +101,7 @@ static void go_down(struct sim *s, struct plan *plan, unsigned i)
 		node_crash_within(n, (unsigned)sim_dice(s, 30), power);
 		break;
 	}
-	plan->restart_ms[i] = s->now_ms + sim_dice(s, DOWN_MS);
+	plan->restart_ms[i] = s->now_ms + sim_dice(s, sim_chance(s, 20) ? LONG_DOWN_MS : DOWN_MS);
 }
 
 static void cut_off(struct sim *s, unsigned i, bool from, bool to)
@@ -292,6 +293,7 @@ static void heal(struct sim *s, struct plan *plan)
 {
 	sim_trace(s, "everything is healed");
 	plan->misfortune_ms = UINT64_MAX;
+	s->healed = true;
 	network_heal(s->network);
 	network_weather(s->network, 0, 5);
 	for (unsigned i = 0; i < s->n_nodes; i++)
@@ -331,7 +333,9 @@ void sim_run(uint64_t seed, uint64_t steps, enum mutant mutant, bool verbose, co
 	s.heartbeat_ms = 20 + (unsigned)sim_dice(&s, 100);
 	s.election_ms = s.heartbeat_ms * (3 + (unsigned)sim_dice(&s, 8));
 	s.n_nodes = sim_chance(&s, 60) ? 3 : 5;
-	s.log_tail = sim_chance(&s, 50) ? LOG_TAIL_DEFAULT : 1 + (unsigned)sim_dice(&s, 60);
+	bool snapshots = sim_chance(&s, 50) || mutant == MUTANT_CHANGED_PART || mutant == MUTANT_MOVED_SNAPSHOT;
+	s.log_tail = snapshots ? 1 + (unsigned)sim_dice(&s, 60) : LOG_TAIL_DEFAULT;
+	s.snapshot_part = 100 + sim_dice(&s, 5000);
 	s.check = check_new(&s);
 	bool wild = sim_chance(&s, 25);
 	sim_trace(&s, "%u replicas, election timeout %u ms, heartbeat %u ms, log tail %u%s", s.n_nodes,

@@ -39,6 +39,8 @@ static const char *const mutants[MUTANT_COUNT] = {
 	[MUTANT_LOCAL_READS] = "local-reads",
 	[MUTANT_CHANGED_ENTRY] = "changed-entry",
 	[MUTANT_FORGED_ACKNOWLEDGEMENT] = "forged-acknowledgement",
+	[MUTANT_CHANGED_PART] = "changed-part",
+	[MUTANT_MOVED_SNAPSHOT] = "moved-snapshot",
 };
 
 static _Noreturn void usage(void)

@@ -9,6 +9,7 @@
 #include "services/serial/genesis.h"
 #include "tests/fault/simulation/check.h"
 #include "tests/fault/simulation/disk.h"
+#include "tests/fault/simulation/forgery.h"
 #include "tests/fault/simulation/network.h"
 
 #define TURN_MS 4 /* at most, that a turn takes; what arrives meanwhile waits */
@@ -34,6 +35,7 @@ struct node {
 	size_t n_proposals, cap_proposals;
 	struct waiting_read *reads;
 	size_t n_reads, cap_reads;
+	struct forgery *forgery;
 };
 
 static const char *const names[NODES_MAX] = { "serial1", "serial2", "serial3", "serial4", "serial5" };
@@ -45,12 +47,14 @@ struct node *node_new(struct sim *s, unsigned index)
 	n->index = index;
 	snprintf(n->dir, sizeof n->dir, "%s/%s", s->dir, names[index]);
 	n->disk = disk_new(s, n->dir);
+	n->forgery = forgery_new();
 	return n;
 }
 
 void node_free(struct node *n)
 {
 	disk_free(n->disk);
+	forgery_free(n->forgery);
 	free(n->proposals);
 	free(n->reads);
 	free(n);
@@ -170,6 +174,7 @@ void node_start(struct node *n)
 		.election_ms = s->election_ms,
 		.heartbeat_ms = s->heartbeat_ms,
 		.log_tail = s->log_tail,
+		.snapshot_part = s->snapshot_part,
 		.seed = (unsigned)sim_dice(s, 1u << 31),
 		.now_ms = s->now_ms,
 		.connected = on_connected,
@@ -254,6 +259,16 @@ uint64_t node_next_turn(const struct node *n)
 	return at > n->busy_until_ms ? at : n->busy_until_ms;
 }
 
+/* A snapshot comes: what a mutant makes of it; and a crash that is likely to come while it is installed. */
+static void receive_part(struct node *n, Kds__V1__SnapshotPart *part)
+{
+	struct sim *s = n->sim;
+	if (s->mutant == MUTANT_CHANGED_PART || s->mutant == MUTANT_MOVED_SNAPSHOT)
+		forgery_change(n->forgery, part, s->mutant == MUTANT_MOVED_SNAPSHOT);
+	if (part->last && !s->healed && sim_chance(s, 25))
+		node_crash_within(n, (unsigned)sim_dice(s, 60), sim_chance(s, 50));
+}
+
 static void receive(struct node *n, unsigned from, struct slice packed)
 {
 	struct sim *s = n->sim;
@@ -273,6 +288,8 @@ static void receive(struct node *n, unsigned from, struct slice packed)
 			data->data[data->len - 1] ^= 1;
 	}
 	check_message(s->check, from, n->index, m);
+	if (m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_SNAPSHOT_PART)
+		receive_part(n, m->snapshot_part);
 	replica_receive(n->replica, from + 1, m, s->now_ms);
 	if (s->mutant == MUTANT_FORGED_ACKNOWLEDGEMENT &&
 	    m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_APPEND_ENTRIES_RESULT)

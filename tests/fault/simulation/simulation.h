@@ -40,6 +40,8 @@ enum mutant {
 	MUTANT_LOCAL_READS,            /* a read is answered without a barrier */
 	MUTANT_CHANGED_ENTRY,          /* an entry's bytes change on their way */
 	MUTANT_FORGED_ACKNOWLEDGEMENT, /* what one replica has on disk counts as another's, too */
+	MUTANT_CHANGED_PART,           /* a snapshot's bytes change on their way, and their hashes with them */
+	MUTANT_MOVED_SNAPSHOT,         /* a snapshot says that it is of the entry behind its own */
 	MUTANT_COUNT,
 };
 
@@ -53,6 +55,8 @@ struct sim {
 	const char *dir;
 	unsigned election_ms, heartbeat_ms;
 	unsigned log_tail; /* entries */
+	size_t snapshot_part; /* bytes */
+	bool healed;       /* no more misfortunes */
 	unsigned n_nodes;
 	struct node *nodes[NODES_MAX]; /* ids are one more than the index */
 	struct network *network;

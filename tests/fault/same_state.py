@@ -13,6 +13,7 @@ import tempfile
 
 REQUEST_HEADER = 20  # services/serial/state_requests.c: time, code, lengths of key and answer
 OWN = {"meta", "log"}  # of one replica alone: its vote; its log, which may begin and end elsewhere
+LEFT_OVER = ("staged_", "retired_")  # of snapshots that came: services/serial/snapshot_tables.c
 
 
 def requests(db):
@@ -37,7 +38,8 @@ def load(directory):
                 shutil.copy(os.path.join(directory, name), copy)
         db = sqlite3.connect(os.path.join(copy, "replica.db"))
         names = [n for (n,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")]
-        tables = {n: sorted(db.execute("SELECT * FROM " + n), key=repr) for n in names if n not in OWN}
+        tables = {n: sorted(db.execute("SELECT * FROM " + n), key=repr) for n in names
+                  if n not in OWN and not n.startswith(LEFT_OVER)}
         tables["requests"] = requests(db)
         (applied,) = db.execute("SELECT applied FROM meta").fetchone()
         log = {row[0]: row for row in db.execute("SELECT idx, term, type, data FROM log WHERE idx <= ?", (applied,))}

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clients/cli/members.h"
 #include "clients/cli/output.h"
 #include "clients/cli/session.h"
 #include "common/rpc/json.h"
@@ -321,6 +322,66 @@ static const struct cli_command commands[] = {
 	    .examples = "  kds-cli cluster health\n"
 			"  kds-cli cluster health --timeout 1 > /dev/null || echo 'look at the cluster'\n",
 	    .run = run_health,
+	},
+	{
+	    .verb = "members",
+	    .arguments = "",
+	    .purpose = "List the replicas: ids, roles, addresses, and what is being changed",
+	    .examples = "  kds-cli cluster members\n",
+	    .run = members_run_list,
+	},
+	{
+	    .verb = "add",
+	    .arguments = "NAME --address HOST[:PORT]",
+	    .purpose = "Add a replica: first a standby; once it has everything it votes",
+	    .examples = "  kds-cli cluster add serial4 --address d.example.com --out serial4\n"
+			"  kds-cli cluster add serial4 --address 192.0.2.4:7400 --standby\n"
+			"\nIt gets an id that no replica had before. When seven replicas vote\n"
+			"already, it stays a standby. The command waits, and says how far it is,\n"
+			"while the new host is set up.\n",
+	    .options = members_add_options,
+	    .min_args = 1,
+	    .max_args = 1,
+	    .run = members_run_add,
+	},
+	{
+	    .verb = "remove",
+	    .arguments = "NAME",
+	    .purpose = "Remove a replica for good; refused where it would cost the quorum",
+	    .examples = "  kds-cli cluster remove serial2\n",
+	    .options = members_wait_options,
+	    .min_args = 1,
+	    .max_args = 1,
+	    .run = members_run_remove,
+	},
+	{
+	    .verb = "promote",
+	    .arguments = "NAME",
+	    .purpose = "Give a standby a vote; it must be reachable and have everything",
+	    .examples = "  kds-cli cluster promote serial4\n",
+	    .options = members_wait_options,
+	    .min_args = 1,
+	    .max_args = 1,
+	    .run = members_run_promote,
+	},
+	{
+	    .verb = "demote",
+	    .arguments = "NAME",
+	    .purpose = "Make a voter a standby; refused where it would cost the quorum",
+	    .examples = "  kds-cli cluster demote serial2\n",
+	    .options = members_wait_options,
+	    .min_args = 1,
+	    .max_args = 1,
+	    .run = members_run_demote,
+	},
+	{
+	    .verb = "transfer",
+	    .arguments = "[NAME]",
+	    .purpose = "Hand the leadership to a replica, or to the one that has most",
+	    .examples = "  kds-cli cluster transfer\n"
+			"  kds-cli cluster transfer serial2\n",
+	    .max_args = 1,
+	    .run = members_run_transfer,
 	},
 };
 

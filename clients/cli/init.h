@@ -2,8 +2,11 @@
 #ifndef CLI_INIT_H
 #define CLI_INIT_H
 
+#include <stdio.h>
+
 #include "clients/cli/cli.h"
 #include "clients/cli/host.h"
+#include "clients/cli/pki.h"
 
 #define INIT_REPLICAS_MAX 7 /* voters */
 #define INIT_OTHERS_MAX 7   /* of each other kind */
@@ -14,7 +17,7 @@ enum init_kind { INIT_SERIAL, INIT_CA, INIT_KEYDIST, INIT_KINDS };
 struct init_service {
 	enum init_kind kind;
 	unsigned id;   /* from 1, of its kind */
-	char name[16]; /* "serial1": folder, and name in the role URI */
+	char name[65]; /* "serial1": folder, and name in the role URI */
 	struct host host;
 };
 
@@ -40,5 +43,18 @@ enum status_code init_path(const struct init_plan *plan, const char *folder, con
 enum status_code init_make_pki(const struct init_plan *plan, struct status *st) MUST_CHECK;
 /* Each configuration file, the sealing keys, the data directories (init_files.c). */
 enum status_code init_make_files(const struct init_plan *plan, struct status *st) MUST_CHECK;
+
+/* A key, a certificate for it, and beside them the CA's certificate, in ROOT/FOLDER: what one service needs. */
+enum status_code init_issue(const struct init_plan *plan, const struct pki_authority *a, const struct init_service *s,
+			    const char *folder, struct status *st) MUST_CHECK;
+
+/* Where a replica that joins later finds the others, itself among them. */
+struct init_neighbour {
+	uint64_t id;
+	const char *name, *address; /* where it listens for replicas */
+};
+/* Its configuration file. */
+void init_put_joining(FILE *f, const struct init_plan *plan, const struct init_service *self,
+		      const struct init_neighbour *replicas, size_t n_replicas);
 
 #endif

@@ -1,6 +1,7 @@
 #include "clients/cli/init.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,7 +64,7 @@ static void put_common(FILE *f, const struct init_plan *plan, const struct init_
 	const char *kind = init_kind_name(s->kind);
 	char address[HOST_TEXT_SIZE];
 	fprintf(f,
-		"# kds-%s of the cluster %s, made by kds-cli init and yours to edit.\n"
+		"# kds-%s of the cluster %s, made by kds-cli and yours to edit.\n"
 		"# Paths are relative to this file. To check it: kds-%s --config FILE --check-config\n"
 		"\n"
 		"cluster = \"%s\"\n"
@@ -89,7 +90,8 @@ static void put_common(FILE *f, const struct init_plan *plan, const struct init_
 	      f);
 }
 
-static void put_serial(FILE *f, const struct init_plan *plan, const struct init_service *self)
+/* What a replica has, but for the others. */
+static void put_replica(FILE *f, const struct init_service *self)
 {
 	char address[HOST_TEXT_SIZE];
 	fprintf(f,
@@ -101,15 +103,34 @@ static void put_serial(FILE *f, const struct init_plan *plan, const struct init_
 		"# Milliseconds:\n"
 		"# election-timeout = 1000\n"
 		"# heartbeat = 100\n"
-		"\n"
-		"# All replicas, this one too; the same in each replica's file.\n",
+		"\n",
 		self->id, host_format(&self->host, self->host.port + 1, address));
+}
+
+static void put_serial(FILE *f, const struct init_plan *plan, const struct init_service *self)
+{
+	char address[HOST_TEXT_SIZE];
+	put_replica(f, self);
+	fputs("# All replicas that began the cluster, this one too; the same in each one's file.\n", f);
 	for (size_t i = 0; i < plan->n_services; i++) {
 		const struct init_service *s = &plan->services[i];
 		if (s->kind == INIT_SERIAL)
 			fprintf(f, "replica \"%s\" {\n\tid = %u\n\taddress = \"%s\"\n}\n", s->name, s->id,
 				host_format(&s->host, s->host.port + 1, address));
 	}
+}
+
+void init_put_joining(FILE *f, const struct init_plan *plan, const struct init_service *self,
+		      const struct init_neighbour *replicas, size_t n_replicas)
+{
+	put_common(f, plan, self);
+	put_replica(f, self);
+	fputs("# It was added to a cluster that was there already. Where it finds the others, until it knows better:\n"
+	      "join = true\n",
+	      f);
+	for (size_t i = 0; i < n_replicas; i++)
+		fprintf(f, "replica \"%s\" {\n\tid = %" PRIu64 "\n\taddress = \"%s\"\n}\n", replicas[i].name, replicas[i].id,
+			replicas[i].address);
 }
 
 static void put_ca(FILE *f)

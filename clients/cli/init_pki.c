@@ -55,6 +55,19 @@ static enum status_code issue(const struct init_plan *plan, const struct pki_aut
 	return rc;
 }
 
+enum status_code init_issue(const struct init_plan *plan, const struct pki_authority *a, const struct init_service *s,
+			    const char *folder, struct status *st)
+{
+	const struct pki_subject subject = {
+		.cluster = plan->cluster,
+		.kds_name = plan->kds_name,
+		.role = init_kind_name(s->kind),
+		.name = s->name,
+		.host = &s->host,
+	};
+	return issue(plan, a, &subject, folder, "service", st);
+}
+
 enum status_code init_make_pki(const struct init_plan *plan, struct status *st)
 {
 	struct pki_authority *a = NULL;
@@ -68,10 +81,7 @@ enum status_code init_make_pki(const struct init_plan *plan, struct status *st)
 		rc = save_key(plan, "admin", "infra-ca.key", pki_authority_key(a), plan->passphrase, st);
 	for (size_t i = 0; i < plan->n_services && rc == STATUS_OK; i++) {
 		const struct init_service *s = &plan->services[i];
-		subject.role = init_kind_name(s->kind);
-		subject.name = s->name;
-		subject.host = &s->host;
-		rc = issue(plan, a, &subject, s->name, "service", st);
+		rc = init_issue(plan, a, s, s->name, st);
 	}
 	pki_authority_free(a);
 	return rc;

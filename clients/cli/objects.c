@@ -162,6 +162,9 @@ const char *object_key(const Kds__V1__Object *o, char buf[OBJECT_KEY_SIZE])
 	case KDS__V1__OBJECT__VALUE_MIN_SERIAL:
 		snprintf(buf, OBJECT_KEY_SIZE, "serial/min");
 		break;
+	case KDS__V1__OBJECT__VALUE_REPLICA:
+		snprintf(buf, OBJECT_KEY_SIZE, "replica/%s", o->replica->name);
+		break;
 	case KDS__V1__OBJECT__VALUE__NOT_SET:
 	default:
 		break;
@@ -218,6 +221,10 @@ static void put_value(FILE *f, const Kds__V1__Object *o)
 		break;
 	case KDS__V1__OBJECT__VALUE_MIN_SERIAL:
 		fprintf(f, "%" PRIu64, o->min_serial->value);
+		break;
+	case KDS__V1__OBJECT__VALUE_REPLICA:
+		fprintf(f, "id %" PRIu64 ", %s, peers at %s", o->replica->id,
+			o->replica->removed ? "removed" : o->replica->voter ? "voter" : "standby", o->replica->address);
 		break;
 	case KDS__V1__OBJECT__VALUE__NOT_SET:
 	default:

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "clients/cli/cert.h"
+#include "clients/cli/infra.h"
 #include "clients/cli/objects.h"
 #include "clients/cli/output.h"
 #include "clients/cli/passphrase.h"
@@ -25,33 +26,6 @@ static enum status_code check_name(const char *name, struct status *st)
 		return status_set(st, STATUS_INVALID_ARGUMENT,
 				  "'%.60s': a service's name has 1 to 63 letters, digits, hyphens or dots", name);
 	return STATUS_OK;
-}
-
-/* FILE beside the infrastructure CA's certificate, where `init` put it. */
-static enum status_code beside_ca(const struct cli *cli, const char *file, struct status *st, char path[PATH_MAX])
-{
-	const char *ca = session_ca_file(cli->session);
-	const char *slash = strrchr(ca, '/');
-	int n = snprintf(path, PATH_MAX, "%.*s%s", slash ? (int)(slash - ca) + 1 : 0, ca, file);
-	return n < PATH_MAX ? STATUS_OK : status_set(st, STATUS_INVALID_ARGUMENT, "%s: the path is too long", ca);
-}
-
-static enum status_code load_authority(const struct cli *cli, struct status *st, struct pki_authority **ret_authority)
-{
-	char default_key[PATH_MAX], default_passphrase[PATH_MAX];
-	if (beside_ca(cli, "infra-ca.key", st, default_key) != STATUS_OK ||
-	    beside_ca(cli, "passphrase", st, default_passphrase) != STATUS_OK)
-		return st->code;
-	const char *key = cli_has(cli, OPT_CA_KEY) ? cli_value(cli, OPT_CA_KEY) : default_key;
-	const char *file = cli_value(cli, OPT_PASSPHRASE_FILE);
-	if (!file)
-		file = access(default_passphrase, F_OK) == 0 ? default_passphrase : "-";
-	char *passphrase = NULL;
-	enum status_code rc = passphrase_read(file, false, st, &passphrase);
-	if (rc == STATUS_OK)
-		rc = pki_authority_load(session_ca_file(cli->session), key, passphrase, st, ret_authority);
-	passphrase_free(passphrase);
-	return rc;
 }
 
 static enum status_code parse_subject(const struct cli *cli, struct host *host, struct pki_subject *subject,
@@ -92,7 +66,7 @@ static enum status_code run_issue(struct cli *cli, struct status *st)
 		return st->code;
 	snprintf(default_key, sizeof default_key, "%s.key", subject.name);
 	const char *key_file = cli_has(cli, OPT_KEY) ? cli_value(cli, OPT_KEY) : default_key;
-	enum status_code rc = load_authority(cli, st, &authority);
+	enum status_code rc = infra_authority(cli, st, &authority);
 	if (rc == STATUS_OK)
 		rc = cert_have_key(cli, key_file, st, &key);
 	if (rc == STATUS_OK)

@@ -113,29 +113,6 @@ static bool route(void *arg, struct rpc_call *call, const char *method, struct s
 	return true;
 }
 
-static void replicas_view(Kds__V1__Replicas_Service *service, const Kds__V1__ViewRequest *in,
-			  Kds__V1__ViewResponse_Closure closure, void *closure_data)
-{
-	(void)in;
-	struct api *a = (struct api *)((char *)service - offsetof(struct api, replicas));
-	Kds__V1__ViewResponse *view = engine_view(a->engine);
-	if (view)
-		closure(view, closure_data);
-	else
-		rpc_call_fail(closure_data, STATUS_RESOURCE_EXHAUSTED, "Replicas.View: out of memory; try again later");
-	if (view)
-		kds__v1__view_response__free_unpacked(view, NULL);
-}
-
-static enum status_code add_replicas(struct api *a, struct rpc_server *server, struct status *st)
-{
-	static const struct rpc_access table[] = {
-		{ .method = "View", .allow = PEER_SERVICES },
-	};
-	a->replicas = (Kds__V1__Replicas_Service)KDS__V1__REPLICAS__INIT(replicas_);
-	return rpc_server_add(server, &a->replicas.base, table, sizeof table / sizeof *table, st);
-}
-
 enum status_code api_new(struct rpc_server *server, struct engine *engine, struct forward *forward, struct watch *watch,
 			 struct backup *backup, struct status *st, struct api **ret_api)
 {
@@ -150,7 +127,7 @@ enum status_code api_new(struct rpc_server *server, struct engine *engine, struc
 	if (rc == STATUS_OK)
 		rc = api_add_config(a, server, st);
 	if (rc == STATUS_OK)
-		rc = add_replicas(a, server, st);
+		rc = api_add_replicas(a, server, st);
 	if (rc == STATUS_OK)
 		rc = api_add_backup(a, server, st);
 	if (rc != STATUS_OK) {

@@ -1,4 +1,5 @@
-/* What the api's files share: api.c (calls and the engine), api_serial.c, api_config.c, api_backup.c (one service each). */
+/* What the api's files share: api.c (calls and the engine), api_serial.c, api_config.c, api_backup.c,
+ * api_replicas.c (one service each). */
 #ifndef SERIAL_API_INTERNAL_H
 #define SERIAL_API_INTERNAL_H
 
@@ -19,6 +20,7 @@ struct api {
 enum status_code api_add_serial(struct api *a, struct rpc_server *server, struct status *st) MUST_CHECK;
 enum status_code api_add_config(struct api *a, struct rpc_server *server, struct status *st) MUST_CHECK;
 enum status_code api_add_backup(struct api *a, struct rpc_server *server, struct status *st) MUST_CHECK;
+enum status_code api_add_replicas(struct api *a, struct rpc_server *server, struct status *st) MUST_CHECK;
 
 /* Proposes a command for the caller and answers with its result. `c` needs its operation alone, and is copied. */
 void api_propose(struct api *a, struct rpc_call *call, Kds__V1__Command *c);

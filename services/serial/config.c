@@ -15,6 +15,7 @@ static cfg_opt_t replica_options[] = {
 
 const cfg_opt_t serial_options[] = {
 	CFG_INT("id", 0, CFGF_NONE),
+	CFG_BOOL("join", cfg_false, CFGF_NONE),
 	CFG_STR("peer-listen", NULL, CFGF_NONE),
 	CFG_STR("rpc-address", NULL, CFGF_NONE),
 	CFG_STR("data-dir", NULL, CFGF_NONE),
@@ -77,12 +78,13 @@ static int compare_members(const void *a, const void *b)
 static enum status_code read_members(const struct daemon_options *o, struct serial_config *c, struct status *st)
 {
 	unsigned n = cfg_size(o->cfg, "replica");
-	if (n == 0 || n > SERIAL_REPLICAS_MAX)
+	unsigned max = c->join ? SERIAL_REPLICAS_MAX : SERIAL_FIRST_REPLICAS_MAX;
+	if (n == 0 || n > max)
 		return status_set(
 		    st, STATUS_INVALID_ARGUMENT,
 		    "%s: %u sections 'replica NAME { id = N address = \"host:port\" }'; there must be one for each"
-		    " replica, this one too, at most %d",
-		    o->config_file, n, SERIAL_REPLICAS_MAX);
+		    " replica, this one too, at most %u",
+		    o->config_file, n, max);
 	for (unsigned i = 0; i < n; i++) {
 		enum status_code rc =
 		    read_member(o, cfg_getnsec(o->cfg, "replica", i), st, &c->members[c->n_members++]);
@@ -170,6 +172,7 @@ enum status_code serial_config_read(const struct daemon_options *o, struct statu
 {
 	struct serial_config c = { 0 };
 	const struct engine_member *self = NULL;
+	c.join = cfg_getbool(o->cfg, "join");
 	enum status_code rc = read_members(o, &c, st);
 	if (rc == STATUS_OK)
 		rc = find_self(o, &c, st, &self);

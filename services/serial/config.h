@@ -13,17 +13,21 @@
  *  - election-timeout: ms without a leader's word before an election (1000)
  *  - heartbeat: ms between a leader's words (100)
  *  - log-tail: applied entries that stay in the log, for replicas that come back soon (8192)
- *  - replica NAME { id = N  address = "host:port" }: each replica of the first configuration, the same in every file
+ *  - replica NAME { id = N  address = "host:port" }: each replica that began the cluster, the same in every file
+ *  - join: this replica was added later (`kds-cli cluster add`): it takes everything from the others, and its `replica`
+ *    sections only say where it finds them
  */
 extern const cfg_opt_t serial_options[];
 
 #define SERIAL_PEER_PORT 7401
-#define SERIAL_REPLICAS_MAX 7
 #define LOG_TAIL_MIN 256
 #define LOG_TAIL_MAX 1000000
+#define SERIAL_FIRST_REPLICAS_MAX 7
+#define SERIAL_REPLICAS_MAX 32 /* to join */
 
 struct serial_config {
 	uint64_t id;
+	bool join;
 	char *peer_listen, *rpc_address, *data_dir;
 	unsigned election_ms, heartbeat_ms, log_tail;
 	struct engine_member members[SERIAL_REPLICAS_MAX]; /* by id; strings are the config's own */

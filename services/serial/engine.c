@@ -14,6 +14,7 @@
 #include "services/serial/genesis.h"
 #include "services/serial/inbox.h"
 #include "services/serial/level.h"
+#include "services/serial/members.h"
 #include "services/serial/replica.h"
 #include "services/serial/view.h"
 
@@ -49,8 +50,9 @@ struct engine {
 	uint64_t failover_due_ms;
 	uint64_t leader_id; /* as Raft has it; 0: none. status.leader_id is 0 also when it is lost */
 	struct buffer scratch;
-	uint64_t *member_ids;
-	size_t n_members;
+	struct members *members;
+	uint64_t members_due_ms;
+	bool has_genesis; /* and the peers know it */
 };
 
 /* What the replica and the peers call */
@@ -132,9 +134,11 @@ static void send_status(struct engine *e)
 	if (!buffer_reserve(&e->scratch, kds__v1__peer_message__get_packed_size(&m)))
 		return;
 	e->scratch.len = kds__v1__peer_message__pack(&m, e->scratch.data);
-	for (size_t i = 0; i < e->n_members; i++)
-		if (e->member_ids[i] != e->status.id)
-			(void)peers_send(e->peers, e->member_ids[i], (struct slice){ e->scratch.data, e->scratch.len });
+	size_t n;
+	const uint64_t *ids = members_ids(e->members, &n);
+	for (size_t i = 0; i < n; i++)
+		if (ids[i] != e->status.id)
+			(void)peers_send(e->peers, ids[i], (struct slice){ e->scratch.data, e->scratch.len });
 }
 
 /* The leader whose streams had all broken before this turn's messages were taken: what it sent before is known. */
@@ -235,8 +239,6 @@ static void publish_status(struct engine *e, uint64_t gone, bool changed, uint64
 	if (!atomic_exchange(&e->announce, false) && !news && now < e->status_due_ms)
 		return;
 	e->status_due_ms = now + e->status_every_ms;
-	for (size_t i = 0; i < e->n_members; i++)
-		view_set_voter(e->view, e->member_ids[i], replica_is_voter(e->replica, e->member_ids[i]));
 	send_status(e);
 	raise_level(e);
 }
@@ -287,6 +289,21 @@ static void run_local_reads(struct engine *e, const struct inbox_content *in)
 			in->reads[i].read(in->reads[i].arg, e->state, &ok);
 }
 
+/* A replica that was added has its first entries now, and with them its place in one cluster for good. */
+static void learn_genesis(struct engine *e)
+{
+	struct store_genesis genesis;
+	struct status st;
+	uint8_t hash[GENESIS_HASH_SIZE];
+	if (e->has_genesis || !store_read_genesis(e->store, &genesis))
+		return;
+	if (genesis_hash(&genesis, &st, hash) != STATUS_OK)
+		store_fatal(e->store, st.message);
+	peers_set_genesis(e->peers, (struct slice){ hash, sizeof hash });
+	genesis_free(&genesis);
+	e->has_genesis = true;
+}
+
 static void on_timer(uv_timer_t *timer);
 
 static void turn(struct engine *e)
@@ -303,6 +320,11 @@ static void turn(struct engine *e)
 	start_reads(e, in);
 	submit_proposals(e, in);
 	replica_finish(e->replica);
+	learn_genesis(e);
+	bool again;
+	e->members_due_ms = members_turn(e->members, now, &again);
+	if (again)
+		uv_async_send(&e->wake);
 	bool changed = replica_take_changed(e->replica);
 	if (changed && e->changed)
 		e->changed(e->arg, e->state, state_revision(e->state));
@@ -314,6 +336,8 @@ static void turn(struct engine *e)
 		due = e->status_due_ms;
 	if (e->failover_due_ms < due)
 		due = e->failover_due_ms;
+	if (e->members_due_ms < due)
+		due = e->members_due_ms;
 	uv_update_time(&e->loop);
 	uv_timer_start(&e->timer, on_timer, due > now ? due - now : 1, 0);
 }
@@ -370,30 +394,40 @@ static void *run(void *arg)
 
 /* Start and stop */
 
-static enum status_code open_log(struct engine *e, const struct engine_options *o, struct status *st,
-				 uint8_t ret_hash[GENESIS_HASH_SIZE])
+/* One that began with the cluster: its log begins as its configuration file says. */
+static enum status_code begin_log(struct engine *e, const struct engine_options *o, struct status *st)
 {
 	struct store_genesis configured, stored;
 	enum status_code rc = genesis_make(o, st, &configured);
 	if (rc != STATUS_OK)
 		return rc;
-	const struct store_identity id = { .cluster_id = o->cluster_id, .replica_id = o->id };
-	rc = store_open(o->data_dir, &id, st, &e->store);
-	if (rc != STATUS_OK)
-		goto out;
 	if (store_read_genesis(e->store, &stored)) {
 		rc = genesis_compare(&stored, &configured, st);
 		genesis_free(&stored);
 	} else {
 		store_create_log(e->store, &configured);
 	}
-	if (rc == STATUS_OK)
-		rc = genesis_hash(&configured, st, ret_hash);
-	if (rc == STATUS_OK)
-		rc = state_open(store_sqlite(e->store), st, &e->state);
-out:
 	genesis_free(&configured);
 	return rc;
+}
+
+static enum status_code check_joined(struct engine *e, const struct engine_options *o, struct status *st)
+{
+	struct store_genesis stored;
+	if (!store_read_genesis(e->store, &stored))
+		return STATUS_OK; /* nothing yet */
+	enum status_code rc = genesis_compare_names(&stored, o, st);
+	genesis_free(&stored);
+	return rc;
+}
+
+static enum status_code open_log(struct engine *e, const struct engine_options *o, struct status *st)
+{
+	const struct store_identity id = { .cluster_id = o->cluster_id, .replica_id = o->id };
+	enum status_code rc = store_open(o->data_dir, &id, st, &e->store);
+	if (rc == STATUS_OK)
+		rc = o->join ? check_joined(e, o, st) : begin_log(e, o, st);
+	return rc == STATUS_OK ? state_open(store_sqlite(e->store), st, &e->state) : rc;
 }
 
 static enum status_code start_replica(struct engine *e, const struct engine_options *o, struct status *st)
@@ -443,11 +477,8 @@ static enum status_code start_view(struct engine *e, const struct engine_options
 	};
 	e->view = view_new(&v);
 	e->inbox = inbox_new(on_inbox, e);
-	e->member_ids = calloc(o->n_members, sizeof *e->member_ids);
-	if (!e->view || !e->inbox || !e->member_ids)
+	if (!e->view || !e->inbox)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine: out of memory");
-	for (size_t i = 0; i < o->n_members; i++)
-		e->member_ids[e->n_members++] = o->members[i].id;
 	kds__v1__replica_status__init(&e->status);
 	e->status.id = o->id;
 	e->status.level_known = level_known();
@@ -458,8 +489,7 @@ static enum status_code start_view(struct engine *e, const struct engine_options
 	return STATUS_OK;
 }
 
-static enum status_code start_peers(struct engine *e, const struct engine_options *o, const uint8_t *genesis,
-				    struct status *st)
+static enum status_code start_peers(struct engine *e, const struct engine_options *o, struct status *st)
 {
 	struct peers_member *members = calloc(o->n_members, sizeof *members);
 	if (!members)
@@ -471,7 +501,7 @@ static enum status_code start_peers(struct engine *e, const struct engine_option
 		.listen = o->peer_listen,
 		.rpc_address = o->rpc_address,
 		.cluster_id = o->cluster_id,
-		.genesis = { genesis, GENESIS_HASH_SIZE },
+		.incarnation = store_incarnation(e->store),
 		.credentials = o->credentials,
 		.trust = o->trust,
 		.members = members,
@@ -482,7 +512,33 @@ static enum status_code start_peers(struct engine *e, const struct engine_option
 	};
 	enum status_code rc = peers_start(&p, st, &e->peers);
 	free(members);
+	if (rc == STATUS_OK)
+		learn_genesis(e);
 	return rc;
+}
+
+static void propose(void *arg, Kds__V1__Command *command, engine_done_fn done, void *done_arg)
+{
+	engine_propose(arg, command, done, done_arg);
+}
+
+static enum status_code start_members(struct engine *e, const struct engine_options *o, struct status *st)
+{
+	const struct members_options m = {
+		.self = o->id,
+		.incarnation = store_incarnation(e->store),
+		.configured = o->members,
+		.n_configured = o->n_members,
+		.election_ms = o->election_ms,
+		.replica = e->replica,
+		.state = e->state,
+		.peers = e->peers,
+		.view = e->view,
+		.propose = propose,
+		.arg = e,
+	};
+	e->members = members_new(&m);
+	return e->members ? STATUS_OK : status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine: out of memory");
 }
 
 static enum status_code check_options(const struct engine_options *o, struct status *st)
@@ -505,8 +561,7 @@ enum status_code engine_start(const struct engine_options *o, struct status *st,
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine: out of memory");
 	e->changed = o->changed;
 	e->arg = o->arg;
-	uint8_t genesis[GENESIS_HASH_SIZE];
-	rc = open_log(e, o, st, genesis);
+	rc = open_log(e, o, st);
 	if (rc == STATUS_OK)
 		rc = start_loop(e, st);
 	if (rc == STATUS_OK)
@@ -514,7 +569,9 @@ enum status_code engine_start(const struct engine_options *o, struct status *st,
 	if (rc == STATUS_OK)
 		rc = start_replica(e, o, st);
 	if (rc == STATUS_OK)
-		rc = start_peers(e, o, genesis, st);
+		rc = start_peers(e, o, st);
+	if (rc == STATUS_OK)
+		rc = start_members(e, o, st);
 	if (rc == STATUS_OK && pthread_create(&e->thread, NULL, run, e) != 0)
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine: no thread");
 	if (rc != STATUS_OK) {
@@ -543,6 +600,7 @@ void engine_stop(struct engine *e)
 	if (e->inbox)
 		refuse_inbox(e);
 	replica_free(e->replica);
+	members_free(e->members);
 	inbox_free(e->inbox);
 	view_free(e->view);
 	state_close(e->state);
@@ -550,7 +608,6 @@ void engine_stop(struct engine *e)
 	if (e->loop_ready)
 		uv_loop_close(&e->loop);
 	buffer_free(&e->scratch);
-	free(e->member_ids);
 	free(e);
 }
 
@@ -619,6 +676,21 @@ uint64_t engine_age_ms(struct engine *e)
 		return 0;
 	uint64_t fresh = atomic_load(&e->fresh_ms), now = clock_monotonic_ms();
 	return fresh == 0 ? UINT64_MAX : now > fresh ? now - fresh : 0;
+}
+
+enum status_code engine_check_change(struct engine *e, const Kds__V1__ChangeReplicaRequest *change, struct status *st)
+{
+	return members_check(e->members, change, st);
+}
+
+enum status_code engine_members(struct engine *e, struct status *st, struct buffer *out)
+{
+	return members_list(e->members, st, out);
+}
+
+uint64_t engine_member_id(struct engine *e, const char *name)
+{
+	return members_id(e->members, name);
 }
 
 bool engine_is_leader(struct engine *e)

@@ -27,7 +27,9 @@ struct engine_options {
 	const char *data_dir;
 	const char *peer_listen;
 	const char *rpc_address;
-	/* The first configuration and genesis; every replica derives the same log entries 1 and 2 from them. */
+	/* The first configuration and genesis; every replica derives the same log entries 1 and 2 from them. With `join`
+	 * it was added later: it gets its log from the others, and `members` only say where they are. */
+	bool join;
 	const char *cluster, *kds_name, *cluster_id;
 	const struct engine_member *members;
 	size_t n_members;
@@ -85,6 +87,16 @@ void engine_transfer(struct engine *e, uint64_t id, engine_transfer_fn done, voi
  * UINT64_MAX: it has heard of no leader since it started. Any thread.
  */
 uint64_t engine_age_ms(struct engine *e);
+
+/*
+ * In an engine_read_fn alone: may the administrator change the membership so? FAILED_PRECONDITION with the reason,
+ * UNAVAILABLE: not the leader. And the members as the leader sees them, a MembersResponse, appended to `out`.
+ */
+enum status_code engine_check_change(struct engine *e, const Kds__V1__ChangeReplicaRequest *change,
+				     struct status *st) MUST_CHECK;
+enum status_code engine_members(struct engine *e, struct status *st, struct buffer *out) MUST_CHECK;
+/* Likewise; 0: none has this name. */
+uint64_t engine_member_id(struct engine *e, const char *name);
 
 /* Any thread, from a published copy: are we leader, and who is. rpc address "" while unknown. */
 bool engine_is_leader(struct engine *e);

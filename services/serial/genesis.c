@@ -155,20 +155,37 @@ static bool same(const struct buffer *a, const struct buffer *b)
 	return a->len == b->len && memcmp(a->data, b->data, a->len) == 0;
 }
 
+static enum status_code compare_packed(const struct buffer *stored, const struct buffer *configured, struct status *st)
+{
+	enum status_code rc = STATUS_OK;
+	Kds__V1__Command *was = kds__v1__command__unpack(NULL, stored->len, stored->data);
+	Kds__V1__Command *is = kds__v1__command__unpack(NULL, configured->len, configured->data);
+	if (was && is)
+		rc = compare_commands(was, is, st);
+	if (was)
+		kds__v1__command__free_unpacked(was, NULL);
+	if (is)
+		kds__v1__command__free_unpacked(is, NULL);
+	return rc;
+}
+
+enum status_code genesis_compare_names(const struct store_genesis *stored, const struct engine_options *options,
+				       struct status *st)
+{
+	struct buffer command = { 0 };
+	enum status_code rc = make_command(options, st, &command);
+	if (rc == STATUS_OK)
+		rc = compare_packed(&stored->command, &command, st);
+	buffer_free(&command);
+	return rc;
+}
+
 enum status_code genesis_compare(const struct store_genesis *stored, const struct store_genesis *configured,
 				 struct status *st)
 {
 	enum status_code rc = STATUS_OK;
-	if (!same(&stored->command, &configured->command)) {
-		Kds__V1__Command *was = kds__v1__command__unpack(NULL, stored->command.len, stored->command.data);
-		Kds__V1__Command *is = kds__v1__command__unpack(NULL, configured->command.len, configured->command.data);
-		if (was && is)
-			rc = compare_commands(was, is, st);
-		if (was)
-			kds__v1__command__free_unpacked(was, NULL);
-		if (is)
-			kds__v1__command__free_unpacked(is, NULL);
-	}
+	if (!same(&stored->command, &configured->command))
+		rc = compare_packed(&stored->command, &configured->command, st);
 	if (rc == STATUS_OK && !same(&stored->configuration, &configured->configuration)) {
 		const struct raft_buffer x = { stored->configuration.data, stored->configuration.len };
 		const struct raft_buffer y = { configured->configuration.data, configured->configuration.len };

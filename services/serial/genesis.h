@@ -26,4 +26,9 @@ enum status_code genesis_hash(const struct store_genesis *g, struct status *st,
 enum status_code genesis_compare(const struct store_genesis *stored, const struct store_genesis *configured,
 				 struct status *st) MUST_CHECK;
 
+/* The same for a replica that was added later: the names alone, as its configuration file does not say who the first
+ * replicas were. */
+enum status_code genesis_compare_names(const struct store_genesis *stored, const struct engine_options *options,
+				       struct status *st) MUST_CHECK;
+
 #endif

@@ -94,6 +94,7 @@ static enum status_code start_engine(struct serial *s, struct status *st)
 	const struct daemon_options *o = &s->options;
 	const struct engine_options options = {
 		.id = s->config.id,
+		.join = s->config.join,
 		.data_dir = s->config.data_dir,
 		.peer_listen = s->config.peer_listen,
 		.rpc_address = s->config.rpc_address,

@@ -30,12 +30,15 @@ struct peer {
 	/* Our stream to it. */
 	struct conn *out; /* set by conn_dial() before a callback can run; valid while `dialled` */
 	bool dialled;     /* from the call of conn_dial() to the end of `down` */
+	bool open;        /* conn_dial() has returned: `out` is set */
 	bool up;          /* the hello left: messages may follow */
 	uint64_t up_ms, retry_ms;
 	unsigned backoff_ms;
 	/* Its streams to us, after their hello: one, or for a moment two. */
 	unsigned n_in;
 	char rpc_address[RPC_ADDRESS_SIZE];
+	uint64_t incarnation; /* as its last hello said; 0: none yet */
+	bool gone;            /* no member any more; it stays here, as callbacks may be about to use it */
 	uint64_t complained_ms;
 };
 
@@ -48,34 +51,38 @@ struct peers {
 	struct tls_credentials *credentials;
 	struct trust *trust;
 	struct listener *listener;
-	struct buffer hello; /* packed */
-	atomic_uint level;   /* of the state */
-	char *cluster_id;
+	atomic_uint level; /* of the state */
+	char *cluster_id, *rpc_address;
 	uint8_t genesis[GENESIS_SIZE];
-	struct peer *members; /* without ourselves */
+	bool has_genesis;
+	struct peer **members; /* without ourselves */
 	size_t n_members;
+	struct inbound *inbound; /* all streams to us */
 	uint64_t complained_ms; /* of strangers */
 };
 
 /* One accepted stream. */
 struct inbound {
 	struct peer *peer;
+	struct conn *conn; /* borrowed: it lives until its `down` takes this off the list */
 	bool greeted;
+	struct inbound *next;
 };
 
+/* Under the mutex, as find_name(). */
 static struct peer *find_id(struct peers *p, uint64_t id)
 {
 	for (size_t i = 0; i < p->n_members; i++)
-		if (p->members[i].id == id)
-			return &p->members[i];
+		if (p->members[i]->id == id && !p->members[i]->gone)
+			return p->members[i];
 	return NULL;
 }
 
 static struct peer *find_name(struct peers *p, const char *name)
 {
 	for (size_t i = 0; i < p->n_members; i++)
-		if (strcmp(p->members[i].name, name) == 0)
-			return &p->members[i];
+		if (strcmp(p->members[i]->name, name) == 0 && !p->members[i]->gone)
+			return p->members[i];
 	return NULL;
 }
 
@@ -106,6 +113,35 @@ static void tell_link(struct peer *peer, bool outgoing, bool up)
 
 /* Our streams to the others */
 
+static bool send_hello(struct peers *p, struct conn *c)
+{
+	uint8_t genesis[GENESIS_SIZE];
+	pthread_mutex_lock(&p->mutex);
+	bool has_genesis = p->has_genesis;
+	memcpy(genesis, p->genesis, sizeof genesis);
+	pthread_mutex_unlock(&p->mutex);
+	Kds__V1__PeerHello hello = KDS__V1__PEER_HELLO__INIT;
+	hello.version = PROTOCOL_VERSION;
+	hello.oldest_version = PROTOCOL_OLDEST;
+	hello.level = level_known();
+	hello.cluster_id = p->cluster_id;
+	hello.from = p->options.self;
+	hello.rpc_address = p->rpc_address;
+	hello.incarnation = p->options.incarnation;
+	hello.genesis.data = genesis;
+	hello.genesis.len = has_genesis ? sizeof genesis : 0;
+	Kds__V1__PeerMessage m = KDS__V1__PEER_MESSAGE__INIT;
+	m.message_case = KDS__V1__PEER_MESSAGE__MESSAGE_HELLO;
+	m.hello = &hello;
+	struct buffer packed = { 0 };
+	struct status st;
+	bool ok = message_pack(&m.base, &packed, &st) == STATUS_OK;
+	const struct slice frame = { packed.data, packed.len };
+	ok = ok && conn_send(c, &frame, 1) == STATUS_OK;
+	buffer_free(&packed);
+	return ok;
+}
+
 static void out_up(void *arg, struct conn *c)
 {
 	struct peer *peer = arg;
@@ -117,8 +153,7 @@ static void out_up(void *arg, struct conn *c)
 		conn_close(c);
 		return;
 	}
-	const struct slice hello = { p->hello.data, p->hello.len };
-	if (conn_send(c, &hello, 1) != STATUS_OK) {
+	if (!send_hello(p, c)) {
 		conn_close(c);
 		return;
 	}
@@ -157,7 +192,7 @@ static void out_down(void *arg, struct conn *c, const struct status *why)
 		peer->backoff_ms = RETRY_MIN_MS;
 	peer->retry_ms = now + peer->backoff_ms;
 	peer->backoff_ms = peer->backoff_ms * 2 < RETRY_MAX_MS ? peer->backoff_ms * 2 : RETRY_MAX_MS;
-	peer->dialled = false;
+	peer->dialled = peer->open = false;
 	pthread_cond_broadcast(&p->changed);
 	pthread_mutex_unlock(&p->mutex);
 	/* The reference that conn_dial() gave. `p` may be gone by now. */
@@ -186,8 +221,17 @@ static void dial(struct peer *peer, struct tls_credentials *credentials)
 		.handlers = { .up = out_up, .frame = out_frame, .down = out_down, .arg = peer },
 	};
 	struct status st;
-	if (conn_dial(&o, &st, &peer->out) == STATUS_OK)
+	if (conn_dial(&o, &st, &peer->out) == STATUS_OK) {
+		pthread_mutex_lock(&p->mutex);
+		/* It may be down already: then `out` is not ours any more. */
+		struct conn *c = peer->gone && peer->dialled ? conn_ref(peer->out) : NULL;
+		peer->open = peer->dialled;
+		pthread_mutex_unlock(&p->mutex);
+		if (c)
+			conn_close(c);
+		conn_unref(c);
 		return;
+	}
 	complain(peer, "cannot reach", st.message);
 	pthread_mutex_lock(&p->mutex);
 	peer->dialled = false;
@@ -201,10 +245,12 @@ static struct peer *next_peer(struct peers *p, uint64_t *ret_when)
 	uint64_t now = clock_monotonic_ms();
 	*ret_when = UINT64_MAX;
 	for (size_t i = 0; i < p->n_members; i++) {
-		struct peer *peer = &p->members[i];
-		if (!peer->dialled && peer->retry_ms <= now)
+		struct peer *peer = p->members[i];
+		if (peer->gone || peer->dialled)
+			continue;
+		if (peer->retry_ms <= now)
 			return peer;
-		if (!peer->dialled && peer->retry_ms < *ret_when)
+		if (peer->retry_ms < *ret_when)
 			*ret_when = peer->retry_ms;
 	}
 	return NULL;
@@ -241,21 +287,24 @@ static void in_up(void *arg, struct conn *c)
 {
 	struct peers *p = arg;
 	const struct identity *id = conn_identity(c);
-	struct peer *peer = id && (id->roles & PEER_SERIAL) ? find_name(p, id->role_name) : NULL;
-	if (!peer) {
-		if (may_complain(p, &p->complained_ms))
-			log_warning("refused a stream from %s: '%s' is no replica of this cluster's configuration",
-				    conn_peer_address(c), id ? id->role_name : "");
-		conn_close(c);
-		return;
-	}
 	struct inbound *in = calloc(1, sizeof *in);
-	if (!in) {
-		conn_close(c);
-		return;
+	pthread_mutex_lock(&p->mutex);
+	struct peer *peer = in && id && (id->roles & PEER_SERIAL) ? find_name(p, id->role_name) : NULL;
+	if (peer) {
+		in->peer = peer;
+		in->conn = c;
+		in->next = p->inbound;
+		p->inbound = in;
+		conn_set_data(c, in);
 	}
-	in->peer = peer;
-	conn_set_data(c, in);
+	pthread_mutex_unlock(&p->mutex);
+	if (peer)
+		return;
+	if (may_complain(p, &p->complained_ms))
+		log_warning("refused a stream from %s: '%s' is no replica of this cluster", conn_peer_address(c),
+			    id ? id->role_name : "");
+	free(in);
+	conn_close(c);
 }
 
 /* NULL: it may talk to us. */
@@ -274,7 +323,12 @@ static const char *refuse_hello(const struct peers *p, const struct peer *peer, 
 		return "it belongs to another cluster; compare cluster-id in both configuration files";
 	if (hello->from != peer->id)
 		return "its id is another here; compare the replica sections of both configuration files";
-	if (hello->genesis.len != GENESIS_SIZE || memcmp(hello->genesis.data, p->genesis, GENESIS_SIZE) != 0)
+	if (hello->incarnation == 0)
+		return "it does not say which data directory it has";
+	/* One that was added has no log yet, perhaps it is we. */
+	if (hello->genesis.len != 0 && hello->genesis.len != GENESIS_SIZE)
+		return "its hello is damaged";
+	if (hello->genesis.len != 0 && p->has_genesis && memcmp(hello->genesis.data, p->genesis, GENESIS_SIZE) != 0)
 		return "its log began differently; compare cluster, kds-name and the replica sections of both configuration "
 		       "files";
 	return NULL;
@@ -283,13 +337,16 @@ static const char *refuse_hello(const struct peers *p, const struct peer *peer, 
 static bool take_hello(struct peers *p, struct inbound *in, const Kds__V1__PeerMessage *m)
 {
 	struct peer *peer = in->peer;
+	pthread_mutex_lock(&p->mutex);
 	const char *why = refuse_hello(p, peer, m);
+	pthread_mutex_unlock(&p->mutex);
 	if (why) {
 		complain(peer, "refused", why);
 		return false;
 	}
 	in->greeted = true;
 	pthread_mutex_lock(&p->mutex);
+	peer->incarnation = m->hello->incarnation;
 	snprintf(peer->rpc_address, sizeof peer->rpc_address, "%s", m->hello->rpc_address);
 	bool first = peer->n_in++ == 0;
 	pthread_mutex_unlock(&p->mutex);
@@ -335,52 +392,90 @@ static void in_down(void *arg, struct conn *c, const struct status *why)
 	(void)why;
 	if (!in)
 		return;
-	if (in->greeted) {
-		pthread_mutex_lock(&p->mutex);
-		bool last = --in->peer->n_in == 0;
-		pthread_mutex_unlock(&p->mutex);
-		if (last)
-			tell_link(in->peer, false, false);
-	}
+	pthread_mutex_lock(&p->mutex);
+	struct inbound **at = &p->inbound;
+	while (*at != in)
+		at = &(*at)->next;
+	*at = in->next;
+	bool last = in->greeted && --in->peer->n_in == 0;
+	pthread_mutex_unlock(&p->mutex);
+	if (last)
+		tell_link(in->peer, false, false);
 	free(in);
 }
 
 /* Start and stop */
 
-static enum status_code copy_members(struct peers *p, const struct peers_options *o)
+static void peer_free(struct peer *peer)
 {
-	p->members = calloc(o->n_members ? o->n_members : 1, sizeof *p->members);
-	if (!p->members)
-		return STATUS_RESOURCE_EXHAUSTED;
-	for (size_t i = 0; i < o->n_members; i++) {
-		if (o->members[i].id == o->self)
-			continue;
-		struct peer *peer = &p->members[p->n_members++];
-		*peer = (struct peer){ .owner = p, .id = o->members[i].id, .backoff_ms = RETRY_MIN_MS };
-		peer->name = strdup(o->members[i].name);
-		peer->address = strdup(o->members[i].address);
-		if (!peer->name || !peer->address)
-			return STATUS_RESOURCE_EXHAUSTED;
-	}
-	p->cluster_id = strdup(o->cluster_id);
-	return p->cluster_id ? STATUS_OK : STATUS_RESOURCE_EXHAUSTED;
+	if (!peer)
+		return;
+	free(peer->name);
+	free(peer->address);
+	free(peer);
 }
 
-static enum status_code pack_hello(struct peers *p, const struct peers_options *o, struct status *st)
+/* Under the mutex. */
+static bool add_peer(struct peers *p, const struct peers_member *m)
 {
-	Kds__V1__PeerHello hello = KDS__V1__PEER_HELLO__INIT;
-	hello.version = PROTOCOL_VERSION;
-	hello.oldest_version = PROTOCOL_OLDEST;
-	hello.level = level_known();
-	hello.cluster_id = p->cluster_id;
-	hello.from = o->self;
-	hello.rpc_address = (char *)o->rpc_address; /* packing only reads */
-	hello.genesis.data = p->genesis;
-	hello.genesis.len = sizeof p->genesis;
-	Kds__V1__PeerMessage m = KDS__V1__PEER_MESSAGE__INIT;
-	m.message_case = KDS__V1__PEER_MESSAGE__MESSAGE_HELLO;
-	m.hello = &hello;
-	return message_pack(&m.base, &p->hello, st);
+	struct peer **all = realloc(p->members, (p->n_members + 1) * sizeof *all);
+	if (all)
+		p->members = all;
+	struct peer *peer = all ? calloc(1, sizeof *peer) : NULL;
+	if (!peer)
+		return false;
+	*peer = (struct peer){ .owner = p, .id = m->id, .backoff_ms = RETRY_MIN_MS };
+	peer->name = strdup(m->name);
+	peer->address = strdup(m->address);
+	if (!peer->name || !peer->address) {
+		peer_free(peer);
+		return false;
+	}
+	p->members[p->n_members++] = peer;
+	return true;
+}
+
+static bool is_listed(const struct peer *peer, const struct peers_member *members, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (members[i].id == peer->id && strcmp(members[i].name, peer->name) == 0 &&
+		    strcmp(members[i].address, peer->address) == 0)
+			return true;
+	return false;
+}
+
+/* Under the mutex. */
+static void dismiss(struct peers *p, struct peer *peer)
+{
+	peer->gone = true;
+	if (peer->open)
+		conn_close(peer->out); /* calls nothing back on this thread */
+	for (struct inbound *in = p->inbound; in; in = in->next)
+		if (in->peer == peer)
+			conn_close(in->conn);
+}
+
+bool peers_set_members(struct peers *p, const struct peers_member *members, size_t n)
+{
+	bool ok = true;
+	pthread_mutex_lock(&p->mutex);
+	for (size_t i = 0; i < p->n_members; i++)
+		if (!p->members[i]->gone && !is_listed(p->members[i], members, n))
+			dismiss(p, p->members[i]);
+	for (size_t i = 0; ok && i < n; i++)
+		if (members[i].id != p->options.self && members[i].address[0] != '\0' && !find_id(p, members[i].id))
+			ok = add_peer(p, &members[i]);
+	pthread_cond_broadcast(&p->changed);
+	pthread_mutex_unlock(&p->mutex);
+	return ok;
+}
+
+void peers_set_genesis(struct peers *p, struct slice genesis)
+{
+	pthread_mutex_lock(&p->mutex);
+	memcpy(p->genesis, genesis.data, GENESIS_SIZE);
+	p->has_genesis = true;
+	pthread_mutex_unlock(&p->mutex);
 }
 
 static enum status_code listen_for_peers(struct peers *p, const struct peers_options *o, struct status *st)
@@ -402,13 +497,11 @@ static enum status_code listen_for_peers(struct peers *p, const struct peers_opt
 
 static void peers_free(struct peers *p)
 {
-	for (size_t i = 0; p->members && i < p->n_members; i++) {
-		free(p->members[i].name);
-		free(p->members[i].address);
-	}
+	for (size_t i = 0; i < p->n_members; i++)
+		peer_free(p->members[i]);
 	free(p->members);
 	free(p->cluster_id);
-	buffer_free(&p->hello);
+	free(p->rpc_address);
 	tls_credentials_unref(p->credentials);
 	pthread_cond_destroy(&p->changed);
 	pthread_mutex_destroy(&p->mutex);
@@ -417,7 +510,7 @@ static void peers_free(struct peers *p)
 
 enum status_code peers_start(const struct peers_options *options, struct status *st, struct peers **ret_peers)
 {
-	if (options->genesis.len != GENESIS_SIZE)
+	if (options->genesis.len != 0 && options->genesis.len != GENESIS_SIZE)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "start the peers: the genesis hash has %d bytes", GENESIS_SIZE);
 	struct peers *p = calloc(1, sizeof *p);
 	if (!p)
@@ -431,12 +524,13 @@ enum status_code peers_start(const struct peers_options *options, struct status 
 	p->options = *options;
 	p->trust = options->trust;
 	p->credentials = tls_credentials_ref(options->credentials);
-	memcpy(p->genesis, options->genesis.data, GENESIS_SIZE);
-	enum status_code rc = copy_members(p, options);
-	if (rc != STATUS_OK)
-		status_set(st, rc, "start the peers: out of memory");
-	if (rc == STATUS_OK)
-		rc = pack_hello(p, options, st);
+	p->cluster_id = strdup(options->cluster_id);
+	p->rpc_address = strdup(options->rpc_address);
+	if (options->genesis.len > 0)
+		peers_set_genesis(p, options->genesis);
+	enum status_code rc = STATUS_OK;
+	if (!p->cluster_id || !p->rpc_address || !peers_set_members(p, options->members, options->n_members))
+		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the peers: out of memory");
 	if (rc == STATUS_OK)
 		rc = listen_for_peers(p, options, st);
 	if (rc == STATUS_OK && pthread_create(&p->dialler, NULL, dial_all, p) != 0) {
@@ -455,7 +549,7 @@ enum status_code peers_start(const struct peers_options *options, struct status 
 static bool any_dialled(const struct peers *p)
 {
 	for (size_t i = 0; i < p->n_members; i++)
-		if (p->members[i].dialled)
+		if (p->members[i]->dialled)
 			return true;
 	return false;
 }
@@ -474,8 +568,8 @@ void peers_stop(struct peers *p)
 	 * calls nothing back on this thread. */
 	pthread_mutex_lock(&p->mutex);
 	for (size_t i = 0; i < p->n_members; i++)
-		if (p->members[i].dialled)
-			conn_close(p->members[i].out);
+		if (p->members[i]->dialled)
+			conn_close(p->members[i]->out);
 	while (any_dialled(p))
 		pthread_cond_wait(&p->changed, &p->mutex);
 	pthread_mutex_unlock(&p->mutex);
@@ -489,11 +583,9 @@ void peers_set_level(struct peers *p, unsigned level)
 
 bool peers_send(struct peers *p, uint64_t to, struct slice message)
 {
-	struct peer *peer = find_id(p, to);
-	if (!peer)
-		return false;
 	pthread_mutex_lock(&p->mutex);
-	struct conn *c = peer->up ? conn_ref(peer->out) : NULL;
+	const struct peer *peer = find_id(p, to);
+	struct conn *c = peer && peer->up ? conn_ref(peer->out) : NULL;
 	pthread_mutex_unlock(&p->mutex);
 	if (!c)
 		return false;
@@ -504,43 +596,50 @@ bool peers_send(struct peers *p, uint64_t to, struct slice message)
 
 bool peers_connected(struct peers *p, uint64_t id)
 {
-	struct peer *peer = find_id(p, id);
-	if (!peer)
-		return false;
 	pthread_mutex_lock(&p->mutex);
-	bool up = peer->up;
+	const struct peer *peer = find_id(p, id);
+	bool up = peer && peer->up;
 	pthread_mutex_unlock(&p->mutex);
 	return up;
 }
 
 bool peers_gone(struct peers *p, uint64_t id)
 {
-	struct peer *peer = find_id(p, id);
-	if (!peer)
-		return false;
 	pthread_mutex_lock(&p->mutex);
-	bool gone = !peer->up && peer->n_in == 0;
+	const struct peer *peer = find_id(p, id);
+	bool gone = peer && !peer->up && peer->n_in == 0;
 	pthread_mutex_unlock(&p->mutex);
 	return gone;
 }
 
 void peers_rpc_address(struct peers *p, uint64_t id, char *buf, size_t size)
 {
-	struct peer *peer = find_id(p, id);
 	pthread_mutex_lock(&p->mutex);
+	const struct peer *peer = find_id(p, id);
 	snprintf(buf, size, "%s", peer ? peer->rpc_address : "");
 	pthread_mutex_unlock(&p->mutex);
+}
+
+uint64_t peers_incarnation(struct peers *p, uint64_t id)
+{
+	pthread_mutex_lock(&p->mutex);
+	const struct peer *peer = find_id(p, id);
+	uint64_t incarnation = peer ? peer->incarnation : 0;
+	pthread_mutex_unlock(&p->mutex);
+	return incarnation;
 }
 
 void peers_recheck(struct peers *p)
 {
 	listener_recheck(p->listener);
-	for (size_t i = 0; i < p->n_members; i++) {
-		struct peer *peer = &p->members[i];
+	for (size_t i = 0;; i++) {
 		struct status st;
 		pthread_mutex_lock(&p->mutex);
-		struct conn *c = peer->up ? conn_ref(peer->out) : NULL;
+		struct peer *peer = i < p->n_members ? p->members[i] : NULL;
+		struct conn *c = peer && peer->up ? conn_ref(peer->out) : NULL;
 		pthread_mutex_unlock(&p->mutex);
+		if (!peer)
+			break;
 		if (c && trust_recheck(p->trust, conn_identity(c), &st) != STATUS_OK) {
 			complain(peer, "left", st.message);
 			conn_close(c);

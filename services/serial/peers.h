@@ -25,10 +25,11 @@ struct peers_options {
 	const char *listen;          /* our peer address */
 	const char *rpc_address;     /* ours, told to the others */
 	const char *cluster_id;
-	struct slice genesis;        /* 32 bytes */
+	struct slice genesis;        /* 32 bytes; empty: none yet */
+	uint64_t incarnation;        /* of our data directory */
 	struct tls_credentials *credentials;
 	struct trust *trust;
-	const struct peers_member *members; /* ourselves too; copied */
+	const struct peers_member *members; /* copied; one with our own id does not count */
 	size_t n_members;
 	/* On NNG's threads: a message from a peer, checked (message.h), of `size` bytes; the callee owns `arena`, in
 	 * which it lives. */
@@ -44,11 +45,19 @@ enum status_code peers_start(const struct peers_options *options, struct status 
 /* Closes every stream and waits until the last callback has run. Frees. NULL is allowed. */
 void peers_stop(struct peers *p);
 
+/* From now on these are the peers: streams to and from others are closed, and others are dialled. Copied; one without
+ * an address is left out. False: no memory, and some are missing: call again. Any thread but a callback's. */
+bool peers_set_members(struct peers *p, const struct peers_member *members, size_t n) MUST_CHECK;
+/* We have a log now: 32 bytes. */
+void peers_set_genesis(struct peers *p, struct slice genesis);
+
 /* Sends a packed PeerMessage; never blocks. False: not connected or full; it is dropped, as Raft allows. Any thread. */
 bool peers_send(struct peers *p, uint64_t to, struct slice message);
 bool peers_connected(struct peers *p, uint64_t id);
 /* No stream to it and none from it. False for who is no peer. */
 bool peers_gone(struct peers *p, uint64_t id);
+/* Which data directory it said it has; 0: it did not yet. */
+uint64_t peers_incarnation(struct peers *p, uint64_t id);
 /* "" while unknown. Copies into buf. */
 void peers_rpc_address(struct peers *p, uint64_t id, char *buf, size_t size);
 /* The level of commands that the replicated state has (level.h): who does not know it is not talked to. Any thread. */

@@ -176,6 +176,7 @@ int replica_try_step(struct replica *r, struct raft_event *event)
 	if (u.flags & (RAFT_UPDATE_MESSAGES))
 		for (unsigned i = 0; i < u.messages.n; i++)
 			replica_pack(r, &u.messages.batch[i]);
+	replica_follow_members(r);
 	follow_role(r, committed);
 	return 0;
 }
@@ -257,6 +258,7 @@ void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage
 		return;
 	if (m.type == RAFT_APPEND_ENTRIES)
 		replica_skip_compacted(r, &m.append_entries);
+	replica_settle_members(r, &m);
 	struct raft_event event = { .type = RAFT_RECEIVE, .receive = { .message = &m } };
 	replica_step(r, &event);
 	note_word(r, &m);
@@ -311,8 +313,7 @@ static void refuse_proposals(const struct proposal *proposals, size_t n, const c
 		proposals[i].done(proposals[i].arg, &result);
 }
 
-/* False: libraft takes nothing now (it hands over its leadership). Any other failure is step()'s. */
-static bool submit(struct replica *r, struct raft_event *event)
+bool replica_submit_entries(struct replica *r, struct raft_event *event)
 {
 	int rv = replica_try_step(r, event);
 	if (rv != 0 && rv != RAFT_NOTLEADER)
@@ -337,7 +338,7 @@ static void submit_batch(struct replica *r, const struct proposal *proposals, si
 	}
 	raft_index first = r->last + 1;
 	struct raft_event event = { .type = RAFT_SUBMIT, .submit = { .entries = entries, .n = (unsigned)n } };
-	if (!waiters_reserve(&r->waiters, n) || !submit(r, &event)) {
+	if (!waiters_reserve(&r->waiters, n) || !replica_submit_entries(r, &event)) {
 		refuse_proposals(proposals, n, "this replica takes no proposals now");
 		return;
 	}
@@ -383,8 +384,7 @@ void replica_read(struct replica *r, engine_read_fn read, void *arg)
 		waiters_add(&r->reads, &w);
 }
 
-/* Proposes a barrier of our own. */
-static bool submit_barrier(struct replica *r)
+bool replica_submit_barrier(struct replica *r)
 {
 	static uint8_t nothing[8];
 	if (r->transfer.done)
@@ -395,7 +395,7 @@ static bool submit_barrier(struct replica *r)
 		.buf = { .base = nothing, .len = sizeof nothing },
 	};
 	struct raft_event event = { .type = RAFT_SUBMIT, .submit = { .entries = &entry, .n = 1 } };
-	if (!submit(r, &event))
+	if (!replica_submit_entries(r, &event))
 		return false;
 	r->barrier = r->last;
 	return true;
@@ -411,7 +411,7 @@ static void place_reads(struct replica *r)
 		return;
 	if (r->submitted == 0 && r->barrier > r->applied)
 		return;
-	if (!waiters_reserve(&r->waiters, r->reads.n) || (r->submitted == 0 && !submit_barrier(r))) {
+	if (!waiters_reserve(&r->waiters, r->reads.n) || (r->submitted == 0 && !replica_submit_barrier(r))) {
 		fail_reads(r, "this replica cannot confirm now that it leads");
 		return;
 	}
@@ -503,7 +503,8 @@ void replica_finish(struct replica *r)
 	do {
 		place_reads(r);
 		r->submitted = 0;
-		if (r->leads && !r->term_changed)
+		/* With one voter this disk alone decides what is committed: nobody may have what it could lose. */
+		if (r->leads && !r->term_changed && replica_count_voters(r) > 1)
 			outbox_send_appends(&r->outbox, r->options.send, r->options.arg);
 		apply_committed(r);
 		write_log(r);
@@ -541,14 +542,6 @@ uint64_t replica_fresh_ms(const struct replica *r)
 bool replica_leads(struct replica *r)
 {
 	return r->leads;
-}
-
-bool replica_is_voter(struct replica *r, raft_id id)
-{
-	for (unsigned i = 0; i < r->raft.configuration.n; i++)
-		if (r->raft.configuration.servers[i].id == id)
-			return r->raft.configuration.servers[i].role == RAFT_VOTER;
-	return false;
 }
 
 size_t replica_voters(const struct replica *r, raft_id *ret_ids, size_t max)

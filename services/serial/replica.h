@@ -18,12 +18,15 @@
 #define SERIAL_REPLICA_H
 
 #include "services/serial/engine.h"
+#include "services/serial/membership.h"
 
 struct replica;
 
 struct replica_options {
 	raft_id id;
-	struct store *store; /* with its first entries (store_create_log()); outlives the replica, as the state does */
+	/* With its first entries (store_create_log()), or empty: then it waits to be added to a cluster. Outlives the
+	 * replica, as the state does. */
+	struct store *store;
 	struct state *state;
 	unsigned election_ms, heartbeat_ms;
 	size_t snapshot_part; /* bytes of the state in a part of a snapshot; 0: SNAPSHOT_PART_BYTES */
@@ -78,9 +81,30 @@ bool replica_leads(struct replica *r);
 /* A time in the past: what the leader had committed when it spoke then is applied here. 0: none has spoken yet. While
  * this replica leads it does not move on: then all is applied that is committed. */
 uint64_t replica_fresh_ms(const struct replica *r);
+/* The membership as the log has it, the last entry of it perhaps not committed yet. `name` is borrowed until the next
+ * call that is not of these. `match`: up to there it has our log; 0 unless we lead. */
+struct replica_member {
+	raft_id id;
+	const char *name;
+	bool voter;
+	raft_index match;
+};
+#define REPLICA_MEMBERS_MAX 64
 bool replica_is_voter(struct replica *r, raft_id id);
 /* The ids of the voters, at most `max`. Returns how many. */
 size_t replica_voters(const struct replica *r, raft_id *ret_ids, size_t max);
+size_t replica_members(struct replica *r, struct replica_member ret_members[REPLICA_MEMBERS_MAX]);
+/* Changes each time that the above does, but for `match`. */
+uint64_t replica_members_version(const struct replica *r);
+/* Is the membership that is in force not committed (or not applied) yet? */
+bool replica_is_changing(const struct replica *r);
+raft_index replica_last_index(const struct replica *r);
+/*
+ * Proposes another membership: as it is, with this member of it added or changed (or removed: `role` 0). One at a time,
+ * and only once an entry of this leader's own term is applied (else two majorities might not meet: Ongaro, "bug in
+ * single-server membership changes", raft-dev, 2015), for which this asks. False: not now, call again later.
+ */
+bool replica_change(struct replica *r, raft_id id, const char *name, enum membership_role role);
 /* Fills id, role, term, leader_id and the indexes. */
 void replica_status(struct replica *r, Kds__V1__ReplicaStatus *status);
 /* Was a command applied since the last call? */

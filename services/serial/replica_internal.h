@@ -6,6 +6,7 @@
  *   replica_election.c  who leads: standing for election, handing over
  *   replica_compact.c   the log's old end
  *   replica_snapshot.c  the state for a follower whose log ends before the leader's begins
+ *   replica_members.c   the membership: read, changed, and what libraft forgets of it
  *   replica_start.c     from the store to a running libraft, and back
  */
 #ifndef SERIAL_REPLICA_INTERNAL_H
@@ -46,6 +47,8 @@ struct replica {
 	raft_term applied_term;
 	raft_index compacted_at;   /* the log's last entry when it was compacted last */
 	uint64_t appended_bytes;   /* since then */
+	uint64_t members_version;
+	raft_index members_committed, members_uncommitted; /* as the version saw them */
 	bool in_transaction; /* with something applied */
 	uint64_t commit_by_ms;
 	bool changed;
@@ -114,6 +117,16 @@ void replica_take_snapshot_part(struct replica *r, raft_id from, const Kds__V1__
 void replica_take_snapshot_answer(struct replica *r, raft_id from, const Kds__V1__SnapshotAnswer *answer);
 /* In every turn: parts to send, tables to empty. */
 void replica_follow_snapshots(struct replica *r);
+/* False: libraft takes nothing now (it hands over its leadership). Any other failure ends the process. */
+bool replica_submit_entries(struct replica *r, struct raft_event *event) MUST_CHECK;
+/* Proposes a barrier of our own. */
+bool replica_submit_barrier(struct replica *r) MUST_CHECK;
+
+/* replica_members.c: before libraft takes another membership from the leader. */
+void replica_settle_members(struct replica *r, const struct raft_message *m);
+/* After each step: was the membership replaced? */
+void replica_follow_members(struct replica *r);
+unsigned replica_count_voters(const struct replica *r);
 
 /* replica_messages.c: into the outbox, unless the peer is not connected. */
 void replica_pack(struct replica *r, const struct raft_message *m);

@@ -54,8 +54,21 @@ static void free_entries(struct raft_entry *entries, size_t n)
 	free(entries);
 }
 
+/* A replica that is yet to be added: it has nothing, not even a membership, and waits for a leader to send it all. */
+static enum status_code start_empty(struct replica *r, const struct store_start *at)
+{
+	struct raft_event event = {
+		.type = RAFT_START,
+		.start = { .term = at->term, .voted_for = at->vote, .start_index = 1 },
+	};
+	replica_step(r, &event);
+	return STATUS_OK;
+}
+
 static enum status_code start_raft(struct replica *r, const struct store_start *at, struct status *st)
 {
+	if (at->last == 0)
+		return start_empty(r, at);
 	struct raft_event event = {
 		.type = RAFT_START,
 		.start = { .term = at->term, .voted_for = at->vote, .start_index = at->first },
@@ -90,7 +103,7 @@ enum status_code replica_new(const struct replica_options *options, struct statu
 {
 	struct store_start at;
 	store_start_values(options->store, &at);
-	if (at.last == 0 || at.last + 1 - at.first > UINT32_MAX)
+	if (at.last > 0 && at.last + 1 - at.first > UINT32_MAX)
 		return status_set(st, STATUS_FAILED_PRECONDITION, "a log of %llu entries cannot be started", at.last);
 	struct replica *r = calloc(1, sizeof *r);
 	if (!r)

@@ -270,6 +270,8 @@ static enum status_code load_state(struct state *s, struct status *st)
 		rc = state_serial_load(s, st);
 	if (rc == STATUS_OK)
 		rc = state_objects_load(s, st);
+	if (rc == STATUS_OK)
+		rc = state_members_load(s, st);
 	return rc == STATUS_OK ? requests_load(s, st) : rc;
 }
 
@@ -365,6 +367,10 @@ static enum status_code apply_operation(struct state *s, const Kds__V1__Command 
 		return state_delete(s, c->delete_, st, r);
 	case KDS__V1__COMMAND__OP_RAISE_LEVEL:
 		return raise_level(s, c->raise_level, st, r);
+	case KDS__V1__COMMAND__OP_ADD_REPLICA:
+	case KDS__V1__COMMAND__OP_CHANGE_REPLICA:
+	case KDS__V1__COMMAND__OP_NOTE_REPLICAS:
+		return state_change_members(s, c, st, r);
 	default:
 		return status_set(st, STATUS_DATA_LOSS, "the log holds an operation that this version does not know");
 	}

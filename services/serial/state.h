@@ -114,6 +114,10 @@ enum status_code state_changes(struct state *s, const Kds__V1__WatchRequest *in,
 /* HistoryResponse. */
 enum status_code state_history(struct state *s, const Kds__V1__HistoryRequest *in, struct status *st,
 			       struct buffer *out) MUST_CHECK;
+/* The objects of all replicas, the removed ones too, by name; the caller frees with
+ * kds__v1__replica_list__free_unpacked(). And the revision of the newest of them; 0: none is entered yet. */
+enum status_code state_replicas(struct state *s, struct status *st, Kds__V1__ReplicaList **ret_list) MUST_CHECK;
+uint64_t state_replicas_revision(const struct state *s);
 /* ListCertificatesResponse. */
 enum status_code state_certificates(struct state *s, const Kds__V1__ListCertificatesRequest *in, struct status *st,
 				    struct buffer *out) MUST_CHECK;

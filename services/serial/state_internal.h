@@ -6,6 +6,7 @@
  *   state_serial.c    blocks, records, min_serial
  *   state_objects.c   configuration objects
  *   state_history.c   who changed them
+ *   state_members.c   the replicas, as objects
  *   state_requests.c  request ids that were seen
  *   state_digest.c    the digest of all rows
  *   state_reads.c     answers
@@ -136,6 +137,7 @@ struct state {
 	char *cluster, *kds_name; /* "" before genesis */
 	struct settings settings; /* as the objects "setting/" say */
 	const char *requester;    /* of the command that is being applied */
+	uint64_t replicas_revision; /* of the newest object of a replica; 0: none */
 	struct buffer scratch;
 };
 
@@ -196,11 +198,18 @@ enum status_code state_remember(struct state *s, const Kds__V1__Object *o, uint6
 #define STATE_SCAN_MAX 4096
 enum status_code state_append_element(struct slice packed, struct status *st, struct buffer *out) MUST_CHECK;
 
+/* Gives the object the next revision, which it then has, and writes it in place of what is under the key. */
+enum status_code state_write_object(struct state *s, const char *key, Kds__V1__Object *o, struct status *st) MUST_CHECK;
 /* Writes the object "serial/min" with the next revision. */
 enum status_code state_write_min(struct state *s, struct status *st) MUST_CHECK;
 /* Writes the key of a value ("node/a.example.com") into buf; "" when it has none. */
 #define OBJECT_KEY_MAX 272
 void state_object_key(const Kds__V1__Object *o, char buf[OBJECT_KEY_MAX]);
+
+/* state_members.c */
+enum status_code state_members_load(struct state *s, struct status *st) MUST_CHECK;
+enum status_code state_change_members(struct state *s, const Kds__V1__Command *c, struct status *st,
+				      struct state_result *r) MUST_CHECK;
 
 /* state_requests.c */
 enum status_code requests_load(struct state *s, struct status *st) MUST_CHECK;

@@ -43,6 +43,10 @@ void state_object_key(const Kds__V1__Object *o, char buf[OBJECT_KEY_MAX])
 	case KDS__V1__OBJECT__VALUE_MIN_SERIAL:
 		kind = "serial/min";
 		break;
+	case KDS__V1__OBJECT__VALUE_REPLICA:
+		kind = "replica/";
+		name = o->replica->name;
+		break;
 	default:
 		break;
 	}
@@ -187,6 +191,13 @@ enum status_code state_delete(struct state *s, const Kds__V1__DeleteRequest *in,
 	return write_and_answer(s, in->key, &found, &o, st, r);
 }
 
+enum status_code state_write_object(struct state *s, const char *key, Kds__V1__Object *o, struct status *st)
+{
+	struct found found;
+	enum status_code rc = find(s, key, st, &found);
+	return rc == STATUS_OK ? write_object(s, key, &found, o, st) : rc;
+}
+
 enum status_code state_write_min(struct state *s, struct status *st)
 {
 	Kds__V1__MinSerial value = KDS__V1__MIN_SERIAL__INIT;
@@ -194,9 +205,7 @@ enum status_code state_write_min(struct state *s, struct status *st)
 	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
 	o.value_case = KDS__V1__OBJECT__VALUE_MIN_SERIAL;
 	o.min_serial = &value;
-	struct found found;
-	enum status_code rc = find(s, "serial/min", st, &found);
-	return rc == STATUS_OK ? write_object(s, "serial/min", &found, &o, st) : rc;
+	return state_write_object(s, "serial/min", &o, st);
 }
 
 static enum status_code keep_names(struct state *s, const Kds__V1__Cluster *c, struct status *st)

@@ -6,6 +6,7 @@
 #include "common/x509/cert.h"
 #include "common/x509/name.h"
 #include "services/serial/level.h"
+#include "services/serial/membership.h"
 
 #define REQUEST_ID_MAX 32
 #define REQUESTER_MAX 253
@@ -217,6 +218,8 @@ static enum status_code validate_put(const Kds__V1__PutRequest *in, struct statu
 		return INVALID(st, ret_field, "object.cluster", "the cluster's names are fixed when it is made");
 	case KDS__V1__OBJECT__VALUE_MIN_SERIAL:
 		return INVALID(st, ret_field, "object.min_serial", "min_serial is changed by Serial.SetMin alone");
+	case KDS__V1__OBJECT__VALUE_REPLICA:
+		return INVALID(st, ret_field, "object.replica", "replicas are changed by the service Replicas alone");
 	default:
 		return INVALID(st, ret_field, "object",
 			       "the object has no value: give a node, certificate_authority,"
@@ -237,6 +240,51 @@ enum status_code state_validate_key(const char *key, struct status *st)
 				  key);
 	return status_set(st, STATUS_INVALID_ARGUMENT,
 			  "a key is node/NAME, ca/NAME, masterkey/NUMBER, setting/NAME or service/NAME");
+}
+
+/* "host:port"; the api looks closer. `missing`: it may be empty. */
+static bool plain_address(const char *address, bool missing)
+{
+	return (missing && *address == '\0') ||
+	       (plain_text(address, REQUESTER_MAX) && strchr(address, ' ') == NULL && strrchr(address, ':') != NULL);
+}
+
+static enum status_code validate_add_replica(const Kds__V1__AddReplicaRequest *in, struct status *st,
+					     const char **ret_field)
+{
+	*ret_field = "name";
+	enum status_code rc = validate_plain_name(in->name, "replica", st);
+	if (rc != STATUS_OK)
+		return rc;
+	if (!plain_address(in->address, false))
+		return INVALID(st, ret_field, "address", "the address is where it listens for the other replicas: host:port");
+	if (!plain_address(in->rpc_address, true))
+		return INVALID(st, ret_field, "rpc_address", "the RPC address is where it serves: host:port");
+	return STATUS_OK;
+}
+
+static enum status_code validate_change_replica(const Kds__V1__ChangeReplicaRequest *in, struct status *st,
+						const char **ret_field)
+{
+	if (in->change_case == KDS__V1__CHANGE_REPLICA_REQUEST__CHANGE__NOT_SET ||
+	    (in->change_case == KDS__V1__CHANGE_REPLICA_REQUEST__CHANGE_REMOVED && !in->removed))
+		return INVALID(st, ret_field, "change", "give what is to be changed");
+	*ret_field = "name";
+	return validate_plain_name(in->name, "replica", st);
+}
+
+/* Only leaders write it: more than that it can be stored is not asked. */
+static enum status_code validate_note_replicas(const Kds__V1__ReplicaList *in, struct status *st, const char **ret_field)
+{
+	if (in->n_replicas == 0 || in->n_replicas > MEMBERSHIP_MAX)
+		return INVALID(st, ret_field, "replicas", "1 to %d replicas", MEMBERSHIP_MAX);
+	for (size_t i = 0; i < in->n_replicas; i++) {
+		const Kds__V1__Replica *r = in->replicas[i];
+		if (r->id == 0 || r->id > SERIAL_MAX || !plain_text(r->name, REQUESTER_MAX) ||
+		    !plain_address(r->address, true) || !plain_address(r->rpc_address, true))
+			return INVALID(st, ret_field, "replicas", "replica %zu has no id or name", i + 1);
+	}
+	return STATUS_OK;
 }
 
 static enum status_code validate_operation(const Kds__V1__Command *c, struct status *st, const char **ret_field)
@@ -265,6 +313,12 @@ static enum status_code validate_operation(const Kds__V1__Command *c, struct sta
 		if (c->raise_level->level == 0)
 			return INVALID(st, ret_field, "level", "a level is at least %d", LEVEL_FIRST);
 		return STATUS_OK;
+	case KDS__V1__COMMAND__OP_ADD_REPLICA:
+		return validate_add_replica(c->add_replica, st, ret_field);
+	case KDS__V1__COMMAND__OP_CHANGE_REPLICA:
+		return validate_change_replica(c->change_replica, st, ret_field);
+	case KDS__V1__COMMAND__OP_NOTE_REPLICAS:
+		return validate_note_replicas(c->note_replicas, st, ret_field);
 	default:
 		return INVALID(st, ret_field, "op", "the command has no operation");
 	}

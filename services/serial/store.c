@@ -67,6 +67,11 @@ void store_start_values(struct store *s, struct store_start *ret_start)
 	*ret_start = s->at;
 }
 
+uint64_t store_incarnation(struct store *s)
+{
+	return s->incarnation;
+}
+
 struct slice store_configuration(struct store *s)
 {
 	return (struct slice){ s->configuration.data, s->configuration.len };
@@ -124,6 +129,14 @@ void store_truncate(struct store *s, raft_index from)
 	s->at.last = from - 1;
 }
 
+/* A replica that was added gets the first entries from the others, in the log or with a snapshot. */
+static void keep_genesis(struct store *s, raft_index index, const void *data, size_t len)
+{
+	bind_uint(s, SQL_GENESIS, 1, index);
+	bind_blob(s, SQL_GENESIS, 2, data, len);
+	run(s, SQL_GENESIS, "keep the first entries");
+}
+
 void store_append(struct store *s, raft_index index, const struct raft_entry *entry)
 {
 	const struct store_row row = {
@@ -139,6 +152,8 @@ void store_append(struct store *s, raft_index index, const struct raft_entry *en
 	bind_uint(s, SQL_APPEND, 5, store_row_checksum(&row));
 	run(s, SQL_APPEND, "append to the log");
 	s->newest = (struct store_run){ index, entry->term };
+	if (index <= 2)
+		keep_genesis(s, index, entry->buf.base, entry->buf.len);
 	if (s->at.last == 0)
 		s->at.first = index;
 	s->at.last = index;
@@ -280,23 +295,12 @@ bool store_read_last_command(struct store *s, struct buffer *out)
 	return each_entry(s, SQL_LAST_COMMAND, 1, copy_data, &c) == 1;
 }
 
-static void insert_genesis(struct store *s, sqlite3_stmt *sql, raft_index index, const struct buffer *data)
-{
-	must(s, sqlite3_bind_int64(sql, 1, (sqlite3_int64)index), "bind a number");
-	must(s, sqlite3_bind_blob64(sql, 2, data->data, data->len, SQLITE_STATIC), "bind bytes");
-	must(s, sqlite3_step(sql), "write the first entries");
-	sqlite3_reset(sql);
-}
-
 void store_create_log(struct store *s, const struct store_genesis *genesis)
 {
 	const struct buffer *const data[] = { &genesis->configuration, &genesis->command };
 	const enum raft_entry_type types[] = { RAFT_CHANGE, RAFT_COMMAND };
-	sqlite3_stmt *sql = NULL;
-	must(s, sqlite3_prepare_v2(s->db, "INSERT INTO genesis VALUES (?, ?)", -1, &sql, NULL), "prepare");
 	store_begin(s);
 	for (raft_index i = 0; i < 2; i++) {
-		insert_genesis(s, sql, i + 1, data[i]);
 		const struct raft_entry entry = {
 			.term = 1,
 			.type = types[i],
@@ -304,7 +308,6 @@ void store_create_log(struct store *s, const struct store_genesis *genesis)
 		};
 		store_append(s, i + 1, &entry);
 	}
-	sqlite3_finalize(sql);
 	if (s->n_runs == 0 && !store_add_run(s, 1, 1))
 		store_fatal(s, "write the first entries: out of memory");
 	store_set_term(s, 1, 0);
@@ -405,15 +408,6 @@ void store_head_free(struct store_head *h)
 	*h = (struct store_head){ 0 };
 }
 
-static void write_genesis(struct store *s, const struct store_genesis *genesis)
-{
-	sqlite3_stmt *sql = NULL;
-	must(s, sqlite3_prepare_v2(s->db, "INSERT OR IGNORE INTO genesis VALUES (?, ?)", -1, &sql, NULL), "prepare");
-	insert_genesis(s, sql, 1, &genesis->configuration);
-	insert_genesis(s, sql, 2, &genesis->command);
-	sqlite3_finalize(sql);
-}
-
 void store_restart_log(struct store *s, const struct store_head *head)
 {
 	if (s->at.last > head->index)
@@ -423,7 +417,8 @@ void store_restart_log(struct store *s, const struct store_head *head)
 	s->at.first = head->index + 1;
 	s->at.last = head->index;
 	s->newest = (struct store_run){ head->index, head->term };
-	write_genesis(s, &head->genesis);
+	keep_genesis(s, 1, head->genesis.configuration.data, head->genesis.configuration.len);
+	keep_genesis(s, 2, head->genesis.command.data, head->genesis.command.len);
 	store_set_applied(s, head->index, head->term);
 	store_set_configuration(s, head->configuration_index,
 				(struct slice){ head->configuration.data, head->configuration.len });

@@ -53,6 +53,8 @@ struct store_start {
 	raft_index configuration_index; /* of the last membership that was applied; 0: none */
 };
 void store_start_values(struct store *s, struct store_start *ret_start);
+/* A number that no other data directory has: made with it, at random, not 0. */
+uint64_t store_incarnation(struct store *s);
 /* That membership, encoded by libraft. Borrowed until the next store_set_configuration(). */
 struct slice store_configuration(struct store *s);
 
@@ -68,7 +70,7 @@ struct store_genesis {
 	struct buffer configuration; /* RAFT_CHANGE */
 	struct buffer command;       /* RAFT_COMMAND */
 };
-/* Into an empty store: genesis, log entries 1 and 2, term 1. One transaction. */
+/* Into an empty store: log entries 1 and 2, which are kept as the genesis, term 1. One transaction. */
 void store_create_log(struct store *s, const struct store_genesis *genesis);
 /* False: there is none yet. The caller frees both buffers. */
 bool store_read_genesis(struct store *s, struct store_genesis *ret_genesis) MUST_CHECK;

@@ -11,6 +11,7 @@ enum statement {
 	SQL_META,
 	SQL_CONFIGURATION,
 	SQL_APPEND,
+	SQL_GENESIS,
 	SQL_TRUNCATE,
 	SQL_TRUNCATED_BYTES,
 	SQL_DROP,
@@ -31,6 +32,7 @@ struct store {
 	struct store_run newest; /* the last entry that was appended or found, and its term */
 	uint64_t log_bytes;    /* of the entries' data */
 	bool meta_changed;
+	uint64_t incarnation;
 	struct buffer configuration;
 	struct store_run *runs;
 	size_t n_runs;

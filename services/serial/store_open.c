@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/log.h"
+#include "common/base/secret.h"
 
 #define APPLICATION_ID 0x4b445331 /* "KDS1": how file(1) and we know our own databases */
 #define FORMAT 1
@@ -18,7 +19,7 @@
 static const char schema[] =
     "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), cluster_id TEXT NOT NULL, replica_id INTEGER NOT NULL,"
     " term INTEGER NOT NULL, vote INTEGER NOT NULL, applied INTEGER NOT NULL, applied_term INTEGER NOT NULL,"
-    " configuration_index INTEGER NOT NULL, configuration BLOB NOT NULL) STRICT;"
+    " configuration_index INTEGER NOT NULL, configuration BLOB NOT NULL, incarnation INTEGER NOT NULL) STRICT;"
     "CREATE TABLE genesis (idx INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;"
     "CREATE TABLE log (idx INTEGER PRIMARY KEY, term INTEGER NOT NULL, type INTEGER NOT NULL,"
     " data BLOB NOT NULL, checksum INTEGER NOT NULL) STRICT;"
@@ -29,6 +30,7 @@ static const char *const statements[SQL_COUNT] = {
 	[SQL_COMMIT] = "COMMIT",
 	[SQL_META] = "UPDATE meta SET term = ?, vote = ?, applied = ?, applied_term = ?",
 	[SQL_CONFIGURATION] = "UPDATE meta SET configuration_index = ?, configuration = ?",
+	[SQL_GENESIS] = "INSERT OR REPLACE INTO genesis VALUES (?, ?)",
 	[SQL_APPEND] = "INSERT INTO log VALUES (?, ?, ?, ?, ?)",
 	[SQL_TRUNCATE] = "DELETE FROM log WHERE idx >= ?",
 	[SQL_READ] = "SELECT " STORE_ROW " FROM log WHERE idx >= ? ORDER BY idx",
@@ -126,13 +128,17 @@ static enum status_code create_tables(struct store *s, const struct store_identi
 	char pragmas[128];
 	snprintf(pragmas, sizeof pragmas, "PRAGMA application_id = %d; PRAGMA user_version = %d;", APPLICATION_ID, FORMAT);
 	sqlite3_stmt *stmt = NULL;
+	int64_t incarnation = 0;
+	if (secret_random(&incarnation, sizeof incarnation, st) != STATUS_OK)
+		return st->code;
 	bool ok = sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK &&
 		  sqlite3_exec(s->db, pragmas, NULL, NULL, NULL) == SQLITE_OK &&
 		  sqlite3_exec(s->db, schema, NULL, NULL, NULL) == SQLITE_OK &&
-		  sqlite3_prepare_v2(s->db, "INSERT INTO meta VALUES (1, ?, ?, 0, 0, 0, 0, 0, x'')", -1, &stmt, NULL) ==
+		  sqlite3_prepare_v2(s->db, "INSERT INTO meta VALUES (1, ?, ?, 0, 0, 0, 0, 0, x'', ?)", -1, &stmt, NULL) ==
 		      SQLITE_OK &&
 		  sqlite3_bind_text(stmt, 1, id->cluster_id, -1, SQLITE_STATIC) == SQLITE_OK &&
 		  sqlite3_bind_int64(stmt, 2, (sqlite3_int64)id->replica_id) == SQLITE_OK &&
+		  sqlite3_bind_int64(stmt, 3, incarnation | 1) == SQLITE_OK && /* never 0 */
 		  sqlite3_step(stmt) == SQLITE_DONE && sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
 	enum status_code rc = ok ? STATUS_OK : refuse_sqlite(s, st, "make");
 	sqlite3_finalize(stmt);
@@ -190,6 +196,7 @@ static enum status_code load_meta(struct store *s, const struct store_identity *
 	s->at.applied = (raft_index)sqlite3_column_int64(stmt, 5);
 	s->at.applied_term = (raft_term)sqlite3_column_int64(stmt, 6);
 	s->at.configuration_index = (raft_index)sqlite3_column_int64(stmt, 7);
+	s->incarnation = (uint64_t)sqlite3_column_int64(stmt, 9);
 	struct slice configuration = store_column(stmt, 8);
 	if (!buffer_append(&s->configuration, configuration.data, configuration.len))
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "read %s/replica.db: out of memory", s->dir);

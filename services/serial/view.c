@@ -63,6 +63,48 @@ struct view *view_new(const struct view_options *o)
 	return v;
 }
 
+static struct known_member *find(struct view *v, uint64_t id)
+{
+	for (size_t i = 0; i < v->n_members; i++)
+		if (v->members[i].id == id)
+			return &v->members[i];
+	return NULL;
+}
+
+bool view_set_members(struct view *v, const struct engine_member *members, size_t n)
+{
+	struct known_member *fresh = calloc(n ? n : 1, sizeof *fresh);
+	bool ok = fresh != NULL;
+	pthread_mutex_lock(&v->mutex);
+	for (size_t i = 0; ok && i < n; i++) {
+		const struct known_member *known = find(v, members[i].id);
+		if (known)
+			fresh[i] = *known;
+		else
+			kds__v1__replica_status__init(&fresh[i].status);
+		fresh[i].id = members[i].id;
+		fresh[i].address = strdup(members[i].address);
+		ok = fresh[i].address != NULL;
+	}
+	struct known_member *old = fresh;
+	size_t n_old = fresh ? n : 0;
+	if (ok) {
+		old = v->members;
+		n_old = v->n_members;
+		v->members = fresh;
+		v->n_members = n;
+		qsort(v->members, v->n_members, sizeof *v->members, by_id);
+		for (size_t i = 0; i < n; i++)
+			if (v->members[i].has_status)
+				v->members[i].status.version = v->members[i].version;
+	}
+	pthread_mutex_unlock(&v->mutex);
+	for (size_t i = 0; i < n_old; i++)
+		free(old[i].address);
+	free(old);
+	return ok;
+}
+
 void view_free(struct view *v)
 {
 	if (!v)
@@ -74,14 +116,6 @@ void view_free(struct view *v)
 	free(v->rpc_address);
 	pthread_mutex_destroy(&v->mutex);
 	free(v);
-}
-
-static struct known_member *find(struct view *v, uint64_t id)
-{
-	for (size_t i = 0; i < v->n_members; i++)
-		if (v->members[i].id == id)
-			return &v->members[i];
-	return NULL;
 }
 
 static void keep_status(struct known_member *m, const Kds__V1__ReplicaStatus *status, uint64_t now)
@@ -245,6 +279,29 @@ void view_rpc_address(struct view *v, struct peers *peers, uint64_t id, char *bu
 		peers_rpc_address(peers, id, buf, size);
 }
 
+/* By id. NULL: no memory. */
+static uint64_t *copy_ids(struct view *v, size_t *ret_n)
+{
+	pthread_mutex_lock(&v->mutex);
+	uint64_t *ids = calloc(v->n_members ? v->n_members : 1, sizeof *ids);
+	for (size_t i = 0; ids && i < v->n_members; i++)
+		ids[i] = v->members[i].id;
+	*ret_n = v->n_members;
+	pthread_mutex_unlock(&v->mutex);
+	return ids;
+}
+
+bool view_is_reachable(struct view *v, struct peers *peers, uint64_t id)
+{
+	bool connected = peers_connected(peers, id);
+	uint64_t now = clock_monotonic_ms();
+	pthread_mutex_lock(&v->mutex);
+	const struct known_member *m = find(v, id);
+	bool heard = m && m->heard_ms != 0 && now - m->heard_ms <= v->election_ms;
+	pthread_mutex_unlock(&v->mutex);
+	return connected && heard;
+}
+
 Kds__V1__ViewResponse *view_fill(struct view *v, struct peers *peers)
 {
 	Kds__V1__ViewResponse *out = malloc(sizeof *out);
@@ -253,21 +310,25 @@ Kds__V1__ViewResponse *view_fill(struct view *v, struct peers *peers)
 	kds__v1__view_response__init(out);
 	out->cluster = strdup(v->cluster);
 	out->asked_id = v->self;
-	out->members = calloc(v->n_members, sizeof *out->members);
-	bool ok = out->cluster && out->members;
-	for (size_t i = 0; ok && i < v->n_members; i++) {
-		uint64_t id = v->members[i].id; /* never changes */
+	size_t n = 0;
+	uint64_t *ids = copy_ids(v, &n);
+	out->members = calloc(n ? n : 1, sizeof *out->members);
+	bool ok = out->cluster && out->members && ids;
+	for (size_t i = 0; ok && i < n; i++) {
 		char rpc_address[256];
-		view_rpc_address(v, peers, id, rpc_address, sizeof rpc_address);
-		bool connected = id != v->self && peers_connected(peers, id);
+		view_rpc_address(v, peers, ids[i], rpc_address, sizeof rpc_address);
+		bool connected = ids[i] != v->self && peers_connected(peers, ids[i]);
 		pthread_mutex_lock(&v->mutex);
-		out->members[i] = describe(v, &v->members[i], rpc_address, connected, clock_monotonic_ms());
-		if (id == v->self)
-			out->leader_id = v->members[i].status.leader_id;
+		const struct known_member *m = find(v, ids[i]); /* NULL: it was removed just now */
+		if (m && ids[i] == v->self)
+			out->leader_id = m->status.leader_id;
+		Kds__V1__Member *member = m ? describe(v, m, rpc_address, connected, clock_monotonic_ms()) : NULL;
 		pthread_mutex_unlock(&v->mutex);
-		ok = out->members[i] != NULL;
-		out->n_members += ok;
+		ok = !m || member;
+		if (member)
+			out->members[out->n_members++] = member;
 	}
+	free(ids);
 	if (!ok) {
 		kds__v1__view_response__free_unpacked(out, NULL);
 		return NULL;

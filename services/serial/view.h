@@ -23,6 +23,9 @@ struct view_options {
 struct view *view_new(const struct view_options *options) MUST_CHECK;
 void view_free(struct view *v);
 
+/* From now on these are the members; what was heard of those that stay is kept. Copied. False: no memory, as before. */
+bool view_set_members(struct view *v, const struct engine_member *members, size_t n) MUST_CHECK;
+
 /* Our own status; its strings are static. */
 void view_publish(struct view *v, const Kds__V1__ReplicaStatus *status);
 /* Whether this member votes, as the log's membership says. */
@@ -43,6 +46,9 @@ uint64_t view_leader(struct view *v);
 
 /* Where a member serves RPCs; "" while unknown. */
 void view_rpc_address(struct view *v, struct peers *peers, uint64_t id, char *buf, size_t size);
+
+/* Connected, and heard of within an election timeout's time. */
+bool view_is_reachable(struct view *v, struct peers *peers, uint64_t id);
 
 /* `peers` tells who is connected and where their RPC ports are. NULL: no memory. */
 Kds__V1__ViewResponse *view_fill(struct view *v, struct peers *peers) MUST_CHECK;

@@ -89,6 +89,7 @@ static enum status_code ask(struct watching *w, struct status *st)
 		.role = PEER_SERIAL,
 		.service = &kds__v1__config__descriptor,
 		.method = "Watch",
+		.long_poll = true,
 		.input = &in.base,
 	};
 	if (session_call(w->cli, &request, st, &answer) != STATUS_OK)

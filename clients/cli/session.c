@@ -334,7 +334,11 @@ enum status_code session_call(struct cli *cli, const struct session_request *req
 		free(address);
 		return rc;
 	}
-	const struct rpc_call_options options = { .timeout_ms = request->timeout_ms, .secret = request->secret };
+	const struct rpc_call_options options = {
+		.timeout_ms = request->timeout_ms,
+		.long_poll = request->long_poll,
+		.secret = request->secret,
+	};
 	struct rpc_channel *channel = NULL;
 	if (use_channel(cli->session, request->role, st, &channel) != STATUS_OK)
 		return st->code;

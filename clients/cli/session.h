@@ -31,6 +31,7 @@ struct session_request {
 	const ProtobufCMessage *input;
 	unsigned timeout_ms; /* 0: as configured or given */
 	bool secret;         /* request or answer holds a secret */
+	bool long_poll;      /* the answer may take the whole timeout */
 };
 
 /* Opens the session, asks, waits. The caller frees the answer: protobuf_c_message_free_unpacked(ret_answer, NULL). */

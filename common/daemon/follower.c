@@ -112,7 +112,7 @@ static enum status_code poll_once(struct follower *f, struct status *st)
 	request.began = f->began;
 	request.n_prefixes = f->n_prefixes;
 	request.prefixes = f->prefixes;
-	const struct rpc_call_options options = { .done = answered, .arg = s, .timeout_ms = POLL_MS };
+	const struct rpc_call_options options = { .done = answered, .arg = s, .timeout_ms = POLL_MS, .long_poll = true };
 
 	pthread_mutex_lock(&s->lock);
 	s->answered = false;

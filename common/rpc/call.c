@@ -272,21 +272,10 @@ static struct rpc_call *call_new(struct rpc_server *s, struct session *session, 
 	return call;
 }
 
-/* From an admitted call to its handler. Whoever it reaches answers. */
-static void run(struct rpc_call *call, struct slice payload)
+static void handle(struct rpc_call *call, struct slice payload)
 {
 	struct rpc_server *s = call->server;
 	const struct method *method = call->method;
-	if (method->flags & RPC_ROUTED && s->route) {
-		struct slice kept = { .data = copy(call->arena, payload), .len = payload.len };
-		if (!kept.data) {
-			rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s: takes too much memory; send less at once",
-				      method->name);
-			return;
-		}
-		if (s->route(s->route_arg, call, method->name, kept))
-			return;
-	}
 	struct status st;
 	char field[128] = "";
 	const ProtobufCMessage *input;
@@ -297,6 +286,29 @@ static void run(struct rpc_call *call, struct slice payload)
 		return;
 	}
 	method->service->invoke(method->service, method->index, input, answer_message, call);
+}
+
+void rpc_call_handle(struct rpc_call *call)
+{
+	handle(call, call->payload);
+}
+
+/* From an admitted call to its handler. Whoever it reaches answers. */
+static void run(struct rpc_call *call, struct slice payload)
+{
+	struct rpc_server *s = call->server;
+	const struct method *method = call->method;
+	if (method->flags & RPC_ROUTED && s->route) {
+		call->payload = (struct slice){ .data = copy(call->arena, payload), .len = payload.len };
+		if (!call->payload.data) {
+			rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s: takes too much memory; send less at once",
+				      method->name);
+			return;
+		}
+		if (s->route(s->route_arg, call, method->name, call->payload))
+			return;
+	}
+	handle(call, payload);
 }
 
 void call_receive(struct rpc_server *s, struct session *session, struct slice frame, size_t header_len)
@@ -375,6 +387,26 @@ struct slice rpc_call_request_id(const struct rpc_call *call)
 const char *rpc_call_trace_id(const struct rpc_call *call)
 {
 	return call->trace_id;
+}
+
+const char *rpc_call_method(const struct rpc_call *call)
+{
+	return call->method->name;
+}
+
+struct slice rpc_call_payload(const struct rpc_call *call)
+{
+	return call->payload;
+}
+
+void rpc_call_set_data(struct rpc_call *call, void *data)
+{
+	call->data = data;
+}
+
+void *rpc_call_data(const struct rpc_call *call)
+{
+	return call->data;
 }
 
 void *rpc_call_alloc(struct rpc_call *call, size_t size)

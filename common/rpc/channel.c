@@ -11,8 +11,6 @@
 #define DEFAULT_TIMEOUT_MS 10000
 #define DEFAULT_MAX_PENDING 8192
 #define REQUEST_ID_LEN 16
-/* A server that is silent for a third of the timeout counts as gone, but never before this. */
-#define ATTEMPT_LEAST_MS 1000
 
 /*
  * Callbacks and the timer thread
@@ -295,15 +293,14 @@ static struct pending *pending_new(struct rpc_channel *ch, const char *method, c
 		return NULL;
 	unsigned timeout_ms = options->timeout_ms ? options->timeout_ms : ch->default_timeout_ms;
 	uint64_t now = clock_monotonic_ms();
-	unsigned third = timeout_ms / 3;
 	*p = (struct pending){
 		.done = options->done,
 		.arg = options->arg,
 		.timeout_ms = timeout_ms,
-		.attempt_ms = third > ATTEMPT_LEAST_MS ? third : ATTEMPT_LEAST_MS,
 		.started = now,
 		.deadline = now + timeout_ms,
 		.no_retry = options->no_retry,
+		.long_poll = options->long_poll,
 		.secret = options->secret,
 	};
 	(void)snprintf(p->method, sizeof p->method, "%s", method);

@@ -4,8 +4,9 @@
  * Connects when first used and again when needed. On UNAVAILABLE (no connection, connection lost, or the server says
  * so) it tries the next address after a growing pause (20 to 500 ms), with the same request id, until the deadline;
  * nothing else is retried. Moving on closes the connection: what else was in flight on it is sent again too.
- * A server that does not answer a call for a third of its timeout (at least 1 s), nor Health.Check meanwhile, counts as
- * gone; a long poll whose server still answers that does not.
+ * A server that does not answer a call for a third of its timeout, nor Health.Check meanwhile, counts as gone; where there
+ * is another address and the call is no long poll, for a tenth. At least 1 s: a server that is slow, but answers
+ * Health.Check, is not left.
  * Refused by every address (UNAUTHENTICATED, PERMISSION_DENIED in the handshake) is reported at once.
  * At the deadline a call ends with DEADLINE_EXCEEDED if a server had it, else with UNAVAILABLE and the last reason.
  * A server whose certificate the trust no longer takes (expired, removed) gets no new requests: the channel leaves it.
@@ -74,6 +75,7 @@ struct rpc_call_options {
 	const char *trace_id;         /* NULL: none */
 	const struct identity *on_behalf_of; /* replicas only */
 	bool no_retry;                /* one try: UNAVAILABLE is reported at once */
+	bool long_poll;               /* the answer may take the whole timeout */
 	bool secret;                  /* wipe the copies made of request and answer when done */
 };
 

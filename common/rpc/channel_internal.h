@@ -26,7 +26,6 @@ struct pending {
 	struct buffer wire;                       /* the envelope but its timeout */
 	char method[METHOD_MAX + 1];
 	unsigned timeout_ms;
-	unsigned attempt_ms;  /* so long a server may be silent */
 	uint64_t started;
 	uint64_t deadline;
 	uint64_t sent_at;
@@ -34,6 +33,7 @@ struct pending {
 	bool had_it;          /* a server may have it */
 	bool turned_down;     /* the last answer was UNAVAILABLE */
 	bool no_retry;
+	bool long_poll;
 	bool secret;
 	struct status outcome; /* once it has ended by itself */
 };

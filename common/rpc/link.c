@@ -12,6 +12,8 @@
 #define PAUSE_FORGET_MS 2000
 /* The timer thread looks no more often. */
 #define TICK_MS 10
+/* No server counts as gone before it was silent for so long. */
+#define PATIENCE_LEAST_MS 1000
 
 static const char *address_of(const struct rpc_channel *ch)
 {
@@ -97,6 +99,14 @@ void link_leave(struct rpc_channel *ch)
 		next_address(ch);
 }
 
+/* So long a server may be silent. A handshake is given more time than an answer: when one server goes, the others have
+ * many to make. */
+static unsigned patience(const struct rpc_channel *ch, const struct pending *p)
+{
+	unsigned part = ch->up && ch->n_addresses > 1 && !p->long_poll ? p->timeout_ms / 10 : p->timeout_ms / 3;
+	return part > PATIENCE_LEAST_MS ? part : PATIENCE_LEAST_MS;
+}
+
 /*
  * Sending
  */
@@ -124,7 +134,7 @@ static void transmit(struct rpc_channel *ch, struct pending *p, uint64_t now)
 	struct slice envelope = { .data = p->wire.data, .len = p->wire.len };
 	if (send_frame(ch, p->id, envelope, (unsigned)(p->deadline - now)))
 		p->had_it = true;
-	channel_wake_at(ch, now + p->attempt_ms / 2);
+	channel_wake_at(ch, now + patience(ch, p) / 2);
 }
 
 static void transmit_waiting(struct rpc_channel *ch, uint64_t now)
@@ -280,7 +290,7 @@ void link_send(struct rpc_channel *ch, struct pending *p)
 	else if (!ch->conn && !ch->retry_at)
 		dial(ch, p->started);
 	else
-		channel_wake_at(ch, p->started + p->attempt_ms);
+		channel_wake_at(ch, p->started + patience(ch, p));
 }
 
 /*
@@ -317,17 +327,17 @@ static uint64_t check_pending(struct rpc_channel *ch, uint64_t now)
 		/* While there is but one address, its handshake may take what it takes (limits.handshake_ms). */
 		if (!ch->up && ch->n_addresses == 1)
 			continue;
-		uint64_t since = silent_since(ch, p);
-		if (now >= since + p->attempt_ms)
+		uint64_t since = silent_since(ch, p), most = patience(ch, p);
+		if (now >= since + most)
 			silent_ms = (unsigned)(now - since);
 		else
-			again = least(again, since + p->attempt_ms);
+			again = least(again, since + most);
 		if (!ch->up || ch->probed)
 			continue;
-		if (now >= since + p->attempt_ms / 2)
-			probe_ms = p->attempt_ms;
+		if (now >= since + most / 2)
+			probe_ms = (unsigned)most;
 		else
-			again = least(again, since + p->attempt_ms / 2);
+			again = least(again, since + most / 2);
 	}
 	if (silent_ms > 0) {
 		(void)status_set(&ch->reason, STATUS_UNAVAILABLE, "%s: silent for %u ms", address_of(ch), silent_ms);

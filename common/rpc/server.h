@@ -69,6 +69,8 @@ enum status_code rpc_server_add(struct rpc_server *s, ProtobufCService *service,
  * route takes no calls on behalf of others.
  */
 typedef bool (*rpc_route_fn)(void *arg, struct rpc_call *call, const char *method, struct slice payload);
+/* Gives a call that the route took to its handler after all, which answers it; also a second time. Any thread. */
+void rpc_call_handle(struct rpc_call *call);
 void rpc_server_set_route(struct rpc_server *s, rpc_route_fn route, void *arg);
 
 /* Connection handlers that feed this server; for listener_options.handlers (SP_REP). */
@@ -99,6 +101,13 @@ bool rpc_call_expired(const struct rpc_call *call);
 /* Empty when the caller sent none. Borrowed until the answer. */
 struct slice rpc_call_request_id(const struct rpc_call *call);
 const char *rpc_call_trace_id(const struct rpc_call *call);
+/* "Serial.Allocate". */
+const char *rpc_call_method(const struct rpc_call *call);
+/* What the route was offered: of an RPC_ROUTED method, as it came. Borrowed until the answer; empty for others. */
+struct slice rpc_call_payload(const struct rpc_call *call);
+/* The handler's own, NULL at first. */
+void rpc_call_set_data(struct rpc_call *call, void *data);
+void *rpc_call_data(const struct rpc_call *call);
 /* Bytes that live until the answer; NULL: over max_unpacked. */
 void *rpc_call_alloc(struct rpc_call *call, size_t size) MUST_CHECK;
 /* The input and the answer hold a secret: wipe both when done. Before the answer. */

@@ -45,6 +45,8 @@ struct rpc_call {
 	size_t request_bytes; /* as the server counts it: the frame, or more once it is unpacked */
 	struct slice request_id;
 	const char *trace_id;
+	struct slice payload; /* of a routed method: in the arena */
+	void *data;
 	uint8_t header[SP_MAX_WORDS * 4];
 	size_t header_len;
 	atomic_uint refs;

@@ -11,22 +11,55 @@ unsigned api_sealed(const struct rpc_call *call)
 	return (roles & PEER_CA ? STATE_SEALED_CA : 0u) | (roles & PEER_KEYDIST ? STATE_SEALED_MASTERKEY : 0u);
 }
 
-void api_forward(struct api *a, struct rpc_call *call, const char *method, const ProtobufCMessage *in)
+/* What a call needs to be passed on: made when first needed, kept with it. NULL: the call was answered. */
+static struct forward_task *task_of(struct rpc_call *call)
 {
-	struct buffer packed = { 0 };
-	struct status st;
-	if (message_pack(in, &packed, &st) == STATUS_OK)
-		forward_call(a->forward, call, method, (struct slice){ packed.data, packed.len });
-	else
-		rpc_call_fail_status(call, &st);
-	buffer_free(&packed);
+	struct forward_task *t = rpc_call_data(call);
+	if (t)
+		return t;
+	t = rpc_call_alloc(call, sizeof *t);
+	if (!t) {
+		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s: the request is too large", rpc_call_method(call));
+		return NULL;
+	}
+	*t = (struct forward_task){ .call = call };
+	rpc_call_set_data(call, t);
+	return t;
 }
+
+/* Writes: as they came (RPC_ROUTED) */
+
+static void handle_here(void *arg)
+{
+	rpc_call_handle(arg);
+}
+
+static void forward_write(struct api *a, struct rpc_call *call)
+{
+	struct forward_task *t = task_of(call);
+	if (!t)
+		return;
+	t->payload = rpc_call_payload(call);
+	t->here = handle_here;
+	t->arg = call;
+	forward_call(a->forward, t);
+}
+
+/* One command under way; in the call's memory. */
+struct proposed {
+	struct api *api;
+	struct rpc_call *call;
+};
 
 static void proposed(void *arg, const struct state_result *result)
 {
-	struct rpc_call *call = arg;
+	const struct proposed *p = arg;
+	struct rpc_call *call = p->call;
 	if (result->status.code == STATUS_OK)
 		rpc_call_relay(call, STATUS_OK, "", (struct slice){ result->answer.data, result->answer.len });
+	else if (result->status.code == STATUS_UNAVAILABLE && rpc_call_request_id(call).len > 0 &&
+		 !rpc_call_forwarded(call))
+		forward_write(p->api, call); /* by whoever leads next; if it was done already, that is known by its id */
 	else
 		rpc_call_relay_error(call, &result->status, result->field);
 }
@@ -39,19 +72,27 @@ void api_propose(struct api *a, struct rpc_call *call, Kds__V1__Command *c)
 	c->request_id = (ProtobufCBinaryData){ request_id.len, (uint8_t *)request_id.data };
 	struct status st;
 	const char *field = "";
-	if (state_validate(c, &st, &field) != STATUS_OK)
+	struct proposed *p = rpc_call_alloc(call, sizeof *p);
+	if (!p) {
+		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s: the request is too large", rpc_call_method(call));
+	} else if (state_validate(c, &st, &field) != STATUS_OK) {
 		rpc_call_fail_field(call, field, "%s", st.message);
-	else
-		engine_propose(a->engine, c, proposed, call);
+	} else {
+		*p = (struct proposed){ .api = a, .call = call };
+		engine_propose(a->engine, c, proposed, p);
+	}
 }
+
+/* Reads */
 
 /* One read under way; in the call's memory. */
 struct read {
+	struct api *api;
 	struct rpc_call *call;
 	const ProtobufCMessage *in;
 	unsigned sealed;
+	bool local;
 	api_read_fn read;
-	struct engine *local; /* whose own state is read; NULL: linearizable */
 };
 
 /* Says what a local answer was read from: a field that stands in all of them (proto/), and may stand behind the others. */
@@ -70,46 +111,76 @@ static enum status_code append_read_from(struct engine *engine, const struct sta
 	return message_pack(&answer.base, out, st);
 }
 
+static void run_read(void *arg, struct state *state, const struct status *engine_status);
+
+static void read_here(void *arg)
+{
+	struct read *r = arg;
+	engine_read(r->api->engine, !r->local, run_read, r);
+}
+
+static void forward_read(struct read *r)
+{
+	struct forward_task *t = task_of(r->call);
+	if (!t)
+		return;
+	if (!t->here) {
+		size_t size = protobuf_c_message_get_packed_size(r->in);
+		uint8_t *packed = rpc_call_alloc(r->call, size + 1); /* it may be empty */
+		if (!packed) {
+			rpc_call_fail(r->call, STATUS_RESOURCE_EXHAUSTED, "%s: the request is too large",
+				      rpc_call_method(r->call));
+			return;
+		}
+		t->payload = (struct slice){ packed, protobuf_c_message_pack(r->in, packed) };
+		t->repeatable = true;
+		t->here = read_here;
+		t->arg = r;
+	}
+	forward_call(r->api->forward, t);
+}
+
 static void run_read(void *arg, struct state *state, const struct status *engine_status)
 {
-	const struct read *r = arg;
+	struct read *r = arg;
 	struct rpc_call *call = r->call;
 	struct buffer out = { 0 };
 	struct status st;
-	if (!state)
+	if (!state && engine_status->code == STATUS_UNAVAILABLE && !r->local && !rpc_call_forwarded(call))
+		forward_read(r);
+	else if (!state)
 		rpc_call_fail_status(call, engine_status);
 	else if (r->read(state, r->in, r->sealed, &st, &out) == STATUS_OK &&
-		 (!r->local || append_read_from(r->local, state, &st, &out) == STATUS_OK))
+		 (!r->local || append_read_from(r->api->engine, state, &st, &out) == STATUS_OK))
 		rpc_call_relay(call, STATUS_OK, "", (struct slice){ out.data, out.len });
 	else
 		rpc_call_fail_status(call, &st);
 	buffer_wipe(&out);
 }
 
-void api_read(struct api *a, struct rpc_call *call, bool local, const char *method, const ProtobufCMessage *in,
-	      api_read_fn read)
+void api_read(struct api *a, struct rpc_call *call, bool local, const ProtobufCMessage *in, api_read_fn read)
 {
-	if (!local && !engine_is_leader(a->engine)) {
-		api_forward(a, call, method, in);
-		return;
-	}
 	struct read *r = rpc_call_alloc(call, sizeof *r);
 	if (!r) {
-		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s: the request is too large", method);
+		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s: the request is too large", rpc_call_method(call));
 		return;
 	}
-	*r = (struct read){ .call = call, .in = in, .sealed = api_sealed(call), .read = read,
-			    .local = local ? a->engine : NULL };
-	engine_read(a->engine, !local, run_read, r);
+	*r = (struct read){ .api = a, .call = call, .in = in, .sealed = api_sealed(call), .local = local, .read = read };
+	if (local || engine_is_leader(a->engine))
+		read_here(r);
+	else
+		forward_read(r);
 }
 
 /* A write on a follower goes to the leader as it came. */
 static bool route(void *arg, struct rpc_call *call, const char *method, struct slice payload)
 {
 	struct api *a = arg;
+	(void)method;
+	(void)payload; /* it is the call's */
 	if (engine_is_leader(a->engine))
 		return false;
-	forward_call(a->forward, call, method, payload);
+	forward_write(a, call);
 	return true;
 }
 

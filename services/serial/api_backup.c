@@ -21,7 +21,7 @@ static void backups_position(Kds__V1__Backup_Service *service, const Kds__V1__Ba
 			     Kds__V1__BackupPosition_Closure closure, void *call)
 {
 	(void)closure;
-	api_read(api_of(service), call, false, "Backup.Position", &in->base, read_position);
+	api_read(api_of(service), call, false, &in->base, read_position);
 }
 
 static void backups_read(Kds__V1__Backup_Service *service, const Kds__V1__BackupReadRequest *in,

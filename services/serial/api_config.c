@@ -126,7 +126,7 @@ static void config_get(Kds__V1__Config_Service *service, const Kds__V1__GetReque
 		       void *call)
 {
 	(void)closure;
-	api_read(api_of(service), call, in->local, "Config.Get", &in->base, read_object);
+	api_read(api_of(service), call, in->local, &in->base, read_object);
 }
 
 static enum status_code read_list(struct state *s, const ProtobufCMessage *in, unsigned sealed, struct status *st,
@@ -139,7 +139,7 @@ static void config_list(Kds__V1__Config_Service *service, const Kds__V1__ListReq
 			Kds__V1__ListResponse_Closure closure, void *call)
 {
 	(void)closure;
-	api_read(api_of(service), call, in->local, "Config.List", &in->base, read_list);
+	api_read(api_of(service), call, in->local, &in->base, read_list);
 }
 
 static enum status_code read_history(struct state *s, const ProtobufCMessage *in, unsigned sealed, struct status *st,
@@ -153,7 +153,7 @@ static void config_history(Kds__V1__Config_Service *service, const Kds__V1__Hist
 			   Kds__V1__HistoryResponse_Closure closure, void *call)
 {
 	(void)closure;
-	api_read(api_of(service), call, in->local, "Config.History", &in->base, read_history);
+	api_read(api_of(service), call, in->local, &in->base, read_history);
 }
 
 /* For a caller that has seen more than this replica: with the leader's word it is of another time, or of another
@@ -185,7 +185,7 @@ static void config_watch(Kds__V1__Config_Service *service, const Kds__V1__WatchR
 		rpc_call_fail(call, STATUS_UNAVAILABLE,
 			      "this replica knows no leader, so its state may be old; ask another, or see kds-cli cluster view");
 	else if (in->since_revision > revision || in->began > revision)
-		api_read(a, call, false, "Config.Watch", &in->base, read_changes);
+		api_read(a, call, false, &in->base, read_changes);
 	else
 		watch_call(a->watch, call, in, api_sealed(call));
 }

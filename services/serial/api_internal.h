@@ -28,13 +28,10 @@ void api_propose(struct api *a, struct rpc_call *call, Kds__V1__Command *c);
 /* Answers with what `read` appends to `out`. It runs on the engine's thread; `in` lives until the answer. */
 typedef enum status_code (*api_read_fn)(struct state *s, const ProtobufCMessage *in, unsigned sealed, struct status *st,
 					struct buffer *out);
-/* From this replica's own state when `local`, else from the leader's: here, or by passing the call on as `method`. */
-void api_read(struct api *a, struct rpc_call *call, bool local, const char *method, const ProtobufCMessage *in,
-	      api_read_fn read);
+/* From this replica's own state when `local`, else from the leader's: here, or by passing the call on. */
+void api_read(struct api *a, struct rpc_call *call, bool local, const ProtobufCMessage *in, api_read_fn read);
 
 /* The sealed keys that the caller may see (state.h). */
 unsigned api_sealed(const struct rpc_call *call);
-/* Passes the call on with `in` packed again. */
-void api_forward(struct api *a, struct rpc_call *call, const char *method, const ProtobufCMessage *in);
 
 #endif

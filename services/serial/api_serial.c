@@ -53,7 +53,7 @@ static void serial_show(Kds__V1__Serial_Service *service, const Kds__V1__ShowReq
 			Kds__V1__SerialStatus_Closure closure, void *call)
 {
 	(void)closure;
-	api_read(api_of(service), call, in->local, "Serial.Show", &in->base, read_status);
+	api_read(api_of(service), call, in->local, &in->base, read_status);
 }
 
 static enum status_code read_certificates(struct state *s, const ProtobufCMessage *in, unsigned sealed,
@@ -67,7 +67,7 @@ static void serial_list_certificates(Kds__V1__Serial_Service *service, const Kds
 				     Kds__V1__ListCertificatesResponse_Closure closure, void *call)
 {
 	(void)closure;
-	api_read(api_of(service), call, in->local, "Serial.ListCertificates", &in->base, read_certificates);
+	api_read(api_of(service), call, in->local, &in->base, read_certificates);
 }
 
 enum status_code api_add_serial(struct api *a, struct rpc_server *server, struct status *st)

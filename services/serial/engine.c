@@ -28,6 +28,7 @@ struct engine {
 	struct view *view;
 	struct peers *peers;
 	void (*changed)(void *arg, struct state *state, uint64_t revision);
+	void (*leader_changed)(void *arg);
 	void *arg;
 
 	uv_loop_t loop;
@@ -236,6 +237,8 @@ static void publish_status(struct engine *e, uint64_t gone, bool changed, uint64
 	view_publish(e->view, &e->status);
 	bool news = role != e->status.role || term != e->status.term || leader != e->status.leader_id ||
 		    lost != e->status.lost_term;
+	if (news && e->leader_changed)
+		e->leader_changed(e->arg);
 	if (!atomic_exchange(&e->announce, false) && !news && now < e->status_due_ms)
 		return;
 	e->status_due_ms = now + e->status_every_ms;
@@ -560,6 +563,7 @@ enum status_code engine_start(const struct engine_options *o, struct status *st,
 	if (!e)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine: out of memory");
 	e->changed = o->changed;
+	e->leader_changed = o->leader_changed;
 	e->arg = o->arg;
 	rc = open_log(e, o, st);
 	if (rc == STATUS_OK)
@@ -706,6 +710,11 @@ bool engine_leader(struct engine *e, uint64_t *ret_id, char *rpc_address, size_t
 	*ret_id = id;
 	view_rpc_address(e->view, e->peers, id, rpc_address, size);
 	return true;
+}
+
+bool engine_hears_majority(struct engine *e)
+{
+	return view_hears_majority(e->view);
 }
 
 Kds__V1__ViewResponse *engine_view(struct engine *e)

@@ -40,6 +40,8 @@ struct engine_options {
 	/* On the engine's thread, once at its start and after each turn that changed the state: what watchers and
 	 * trust need. */
 	void (*changed)(void *arg, struct state *state, uint64_t revision);
+	/* On the engine's thread, when another leads or none is known any more: engine_leader() says so. May be NULL. */
+	void (*leader_changed)(void *arg);
 	void *arg;
 };
 
@@ -101,6 +103,9 @@ uint64_t engine_member_id(struct engine *e, const char *name);
 /* Any thread, from a published copy: are we leader, and who is. rpc address "" while unknown. */
 bool engine_is_leader(struct engine *e);
 bool engine_leader(struct engine *e, uint64_t *ret_id, char *rpc_address, size_t size);
+
+/* Is a majority of the voters there, so that there is a leader or soon will be? Any thread. */
+bool engine_hears_majority(struct engine *e);
 
 /* Fills a ViewResponse that is freed with kds__v1__view_response__free_unpacked(); NULL: no memory. Any thread. */
 Kds__V1__ViewResponse *engine_view(struct engine *e);

@@ -1,54 +1,365 @@
 #include "services/serial/forward.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/base/clock.h"
 
 #define ADDRESS_MAX 300
-/* One for each replica that ever led; more than a cluster has, unless replicas move from address to address. */
-#define CHANNELS_MAX 16
-/* A leader that hangs says nothing; until then another may lead, and the caller tries again with the same request id.
- */
+/* To the leader, and for a moment to those before it. */
+#define LINKS_MAX 4
+/* A leader that hangs says nothing; until then another may lead. */
 #define TRY_MS 3000
+/* From one try to the next, while something may change that nobody tells of. */
+#define RETRY_MS 20
+/* So long a former leader may still answer what it has. */
+#define LINGER_MS 50
 
-struct link {
+struct forward_link {
 	char address[ADDRESS_MAX];
 	struct rpc_channel *channel;
+	unsigned users;   /* threads that begin a call on it just now */
+	uint64_t left_ms; /* since when its other end does not lead; 0: it does */
 };
+
+TAILQ_HEAD(task_list, forward_task);
 
 struct forward {
 	struct engine *engine;
 	struct trust *trust;
+	unsigned hold_ms;
+	pthread_t thread;
+	bool started;
 	pthread_mutex_t lock; /* of what follows */
+	pthread_cond_t changed;
 	struct tls_credentials *credentials;
-	struct link links[CHANNELS_MAX];
+	struct forward_link *links[LINKS_MAX];
 	unsigned n_links;
-	unsigned reuse; /* the link that a new address takes when all are taken */
+	struct task_list waiting; /* for a leader, or for their next try */
+	bool news;                /* another leads */
+	bool stopping;
 };
 
-enum status_code forward_new(struct engine *engine, struct tls_credentials *credentials, struct trust *trust,
-			     struct status *st, struct forward **ret_forward)
+static const char stopping_text[] = "this replica is stopping; try again with another";
+
+/* Links */
+
+static enum status_code link_new(struct forward *f, const char *address, struct status *st, struct forward_link **ret_link)
+{
+	struct forward_link *link = calloc(1, sizeof *link);
+	if (!link)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+	const struct rpc_channel_options options = {
+		.addresses = &address,
+		.n_addresses = 1,
+		.credentials = f->credentials,
+		.trust = f->trust,
+		.expect_roles = PEER_SERIAL,
+		.limits = CONN_LIMITS_DEFAULT,
+	};
+	enum status_code rc = rpc_channel_new(&options, st, &link->channel);
+	if (rc != STATUS_OK) {
+		free(link);
+		return rc;
+	}
+	strcpy(link->address, address);
+	*ret_link = link;
+	return STATUS_OK;
+}
+
+/* Under the lock. The caller is one of its users. */
+static enum status_code link_to(struct forward *f, const char *address, struct status *st, struct forward_link **ret_link)
+{
+	struct forward_link *link = NULL;
+	for (unsigned i = 0; i < f->n_links && !link; i++)
+		if (strcmp(f->links[i]->address, address) == 0)
+			link = f->links[i];
+	if (!link) {
+		if (f->n_links == LINKS_MAX)
+			return status_set(st, STATUS_UNAVAILABLE, "the leader changes all the time; try again");
+		enum status_code rc = link_new(f, address, st, &link);
+		if (rc != STATUS_OK)
+			return rc;
+		f->links[f->n_links++] = link;
+	}
+	link->users++;
+	*ret_link = link;
+	return STATUS_OK;
+}
+
+/* Ends what is under way on it: answered() sees CANCELLED. */
+static void link_free(struct forward_link *link)
+{
+	rpc_channel_free(link->channel);
+	free(link);
+}
+
+/* Tasks */
+
+static void fail(struct forward_task *t, const char *why)
+{
+	rpc_call_fail(t->call, STATUS_UNAVAILABLE, "%s", why);
+}
+
+/* Lets it wait for its next try, or gives up. */
+static void hold(struct forward *f, struct forward_task *t, const char *why)
+{
+	uint64_t now = clock_monotonic_ms();
+	if (t->give_up_ms == 0)
+		t->give_up_ms = now + f->hold_ms;
+	pthread_mutex_lock(&f->lock);
+	bool stopping = f->stopping, wait = !stopping && now < t->give_up_ms && !rpc_call_expired(t->call);
+	if (wait) {
+		t->due_ms = now + RETRY_MS;
+		if (TAILQ_EMPTY(&f->waiting))
+			pthread_cond_signal(&f->changed);
+		TAILQ_INSERT_TAIL(&f->waiting, t, entry);
+	}
+	pthread_mutex_unlock(&f->lock);
+	if (stopping)
+		fail(t, stopping_text);
+	else if (!wait)
+		fail(t, why);
+}
+
+/* May it have been done, and would it be done again? Then only its caller can decide. */
+static bool may_repeat(const struct forward_task *t)
+{
+	return t->repeatable || rpc_call_request_id(t->call).len > 0;
+}
+
+static void answered(void *arg, const struct rpc_result *result)
+{
+	struct forward_task *t = arg;
+	struct rpc_call *call = t->call;
+	enum status_code code = result->status.code;
+	bool ours = code == STATUS_DEADLINE_EXCEEDED && !result->answered && rpc_call_deadline(call) > clock_monotonic_ms();
+	char why[STATUS_MESSAGE_MAX + 64];
+	if (code == STATUS_OK) {
+		rpc_call_relay(call, STATUS_OK, "", result->payload);
+		return;
+	}
+	if (result->answered && code != STATUS_UNAVAILABLE) {
+		rpc_call_relay_error(call, &result->status, result->field);
+		return;
+	}
+	if (!result->answered && code == STATUS_DEADLINE_EXCEEDED && !ours) {
+		rpc_call_relay_error(call, &result->status, "");
+		return;
+	}
+	/* What is wrong between two replicas is nothing that the caller did. */
+	snprintf(why, sizeof why, result->answered ? "%s" : "the leader cannot be asked (%s); try again", result->status.message);
+	if (may_repeat(t))
+		hold(t->forward, t, why);
+	else
+		fail(t, why);
+}
+
+static void send_to(struct forward *f, struct forward_task *t, const char *address)
+{
+	uint64_t now = clock_monotonic_ms(), deadline = rpc_call_deadline(t->call);
+	struct status st;
+	struct forward_link *link = NULL;
+	if (deadline <= now) {
+		rpc_call_fail(t->call, STATUS_DEADLINE_EXCEEDED, "%s: no time is left to ask the leader",
+			      rpc_call_method(t->call));
+		return;
+	}
+	pthread_mutex_lock(&f->lock);
+	enum status_code rc = f->stopping ? status_set(&st, STATUS_UNAVAILABLE, "%s", stopping_text)
+					  : link_to(f, address, &st, &link);
+	pthread_mutex_unlock(&f->lock);
+	if (rc != STATUS_OK) {
+		hold(f, t, st.message);
+		return;
+	}
+	const struct rpc_call_options options = {
+		.done = answered,
+		.arg = t,
+		.timeout_ms = deadline - now < TRY_MS ? (unsigned)(deadline - now) : TRY_MS,
+		.request_id = rpc_call_request_id(t->call),
+		.trace_id = rpc_call_trace_id(t->call),
+		.on_behalf_of = rpc_call_identity(t->call),
+		.no_retry = true,
+	};
+	rpc_channel_call_raw(link->channel, rpc_call_method(t->call), t->payload, &options);
+	pthread_mutex_lock(&f->lock);
+	if (--link->users == 0 && link->left_ms != 0)
+		pthread_cond_signal(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* To whoever leads, or let it wait. */
+static void dispatch(struct forward *f, struct forward_task *t)
+{
+	char address[ADDRESS_MAX];
+	uint64_t leader;
+	if (engine_is_leader(f->engine)) {
+		t->here(t->arg);
+	} else if (engine_leader(f->engine, &leader, address, sizeof address) && address[0] != '\0') {
+		send_to(f, t, address);
+	} else if (engine_hears_majority(f->engine)) {
+		hold(f, t, "no leader is known; try again");
+	} else {
+		fail(t, "no leader is known: a majority of the replicas must run and reach each other; try again");
+	}
+}
+
+void forward_call(struct forward *f, struct forward_task *t)
+{
+	t->forward = f;
+	if (rpc_call_forwarded(t->call))
+		fail(t, "the leader has just changed; try again");
+	else if (t->give_up_ms != 0 || engine_is_leader(f->engine)) /* it was here already, in vain */
+		hold(f, t, "the leader takes nothing now; try again");
+	else
+		dispatch(f, t);
+}
+
+/* The thread */
+
+/* Takes a link whose other end leads no more, and has had its time. Under the lock; NULL: there is none. */
+static struct forward_link *take_former(struct forward *f, const char *leader, uint64_t now)
+{
+	for (unsigned i = 0; i < f->n_links; i++) {
+		struct forward_link *link = f->links[i];
+		if (strcmp(link->address, leader) == 0)
+			link->left_ms = 0;
+		else if (link->left_ms == 0)
+			link->left_ms = now;
+		if (link->left_ms == 0 || now < link->left_ms + LINGER_MS || link->users > 0)
+			continue;
+		f->links[i] = f->links[--f->n_links];
+		return link;
+	}
+	return NULL;
+}
+
+/* Takes those whose turn it is: all, when another leads. Under the lock. */
+static void take_due(struct forward *f, bool all, uint64_t now, struct task_list *due)
+{
+	for (struct forward_task *t = TAILQ_FIRST(&f->waiting), *next; t; t = next) {
+		next = TAILQ_NEXT(t, entry);
+		if (!all && now < t->due_ms)
+			continue;
+		TAILQ_REMOVE(&f->waiting, t, entry);
+		TAILQ_INSERT_TAIL(due, t, entry);
+	}
+}
+
+static void wait_for_work(struct forward *f)
+{
+	bool soon = !TAILQ_EMPTY(&f->waiting);
+	for (unsigned i = 0; i < f->n_links; i++)
+		soon = soon || f->links[i]->left_ms != 0;
+	if (!soon) {
+		pthread_cond_wait(&f->changed, &f->lock);
+		return;
+	}
+	uint64_t when = clock_monotonic_ms() + RETRY_MS;
+	const struct timespec t = { (time_t)(when / 1000), (long)(when % 1000) * 1000000 };
+	pthread_cond_timedwait(&f->changed, &f->lock, &t);
+}
+
+static void *run(void *arg)
+{
+	struct forward *f = arg;
+	pthread_mutex_lock(&f->lock);
+	while (!f->stopping) {
+		struct task_list due = TAILQ_HEAD_INITIALIZER(due);
+		char leader[ADDRESS_MAX] = "";
+		uint64_t id, now = clock_monotonic_ms();
+		bool news = f->news;
+		f->news = false;
+		pthread_mutex_unlock(&f->lock);
+		(void)engine_leader(f->engine, &id, leader, sizeof leader);
+		pthread_mutex_lock(&f->lock);
+		struct forward_link *former = take_former(f, leader, now);
+		take_due(f, news, now, &due);
+		pthread_mutex_unlock(&f->lock);
+		if (former)
+			link_free(former);
+		for (struct forward_task *t = TAILQ_FIRST(&due), *next; t; t = next) {
+			next = TAILQ_NEXT(t, entry);
+			dispatch(f, t);
+		}
+		pthread_mutex_lock(&f->lock);
+		if (!f->stopping && !f->news)
+			wait_for_work(f);
+	}
+	pthread_mutex_unlock(&f->lock);
+	return NULL;
+}
+
+void forward_leader_changed(struct forward *f)
+{
+	pthread_mutex_lock(&f->lock);
+	f->news = true;
+	pthread_cond_signal(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* Life */
+
+enum status_code forward_new(struct tls_credentials *credentials, struct trust *trust, unsigned hold_ms, struct status *st,
+			     struct forward **ret_forward)
 {
 	struct forward *f = calloc(1, sizeof *f);
 	if (!f)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start forwarding: out of memory");
+	pthread_condattr_t monotonic;
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&f->changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	pthread_mutex_init(&f->lock, NULL);
-	f->engine = engine;
+	TAILQ_INIT(&f->waiting);
+	f->hold_ms = hold_ms;
 	f->trust = trust;
 	f->credentials = tls_credentials_ref(credentials);
 	*ret_forward = f;
 	return STATUS_OK;
 }
 
+enum status_code forward_start(struct forward *f, struct engine *engine, struct status *st)
+{
+	f->engine = engine;
+	if (pthread_create(&f->thread, NULL, run, f) != 0)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start forwarding: no thread");
+	f->started = true;
+	return STATUS_OK;
+}
+
+void forward_stop(struct forward *f)
+{
+	if (!f)
+		return;
+	pthread_mutex_lock(&f->lock);
+	f->stopping = true;
+	pthread_cond_signal(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+	if (f->started)
+		pthread_join(f->thread, NULL);
+	f->started = false;
+	struct forward_task *t;
+	while ((t = TAILQ_FIRST(&f->waiting))) {
+		TAILQ_REMOVE(&f->waiting, t, entry);
+		fail(t, stopping_text);
+	}
+	while (f->n_links > 0)
+		link_free(f->links[--f->n_links]);
+}
+
 void forward_free(struct forward *f)
 {
 	if (!f)
 		return;
-	for (unsigned i = 0; i < f->n_links; i++)
-		rpc_channel_free(f->links[i].channel);
+	forward_stop(f);
 	tls_credentials_unref(f->credentials);
+	pthread_cond_destroy(&f->changed);
 	pthread_mutex_destroy(&f->lock);
 	free(f);
 }
@@ -59,102 +370,6 @@ void forward_set_credentials(struct forward *f, struct tls_credentials *credenti
 	tls_credentials_unref(f->credentials);
 	f->credentials = tls_credentials_ref(credentials);
 	for (unsigned i = 0; i < f->n_links; i++)
-		rpc_channel_set_credentials(f->links[i].channel, credentials);
+		rpc_channel_set_credentials(f->links[i]->channel, credentials);
 	pthread_mutex_unlock(&f->lock);
-}
-
-static enum status_code new_channel(struct forward *f, const char *address, struct status *st,
-				    struct rpc_channel **ret_channel)
-{
-	const struct rpc_channel_options options = {
-		.addresses = &address,
-		.n_addresses = 1,
-		.credentials = f->credentials,
-		.trust = f->trust,
-		.expect_roles = PEER_SERIAL,
-		.limits = CONN_LIMITS_DEFAULT,
-	};
-	return rpc_channel_new(&options, st, ret_channel);
-}
-
-/* Under the lock. A channel lives as long as `f`. */
-static enum status_code channel_to(struct forward *f, const char *address, struct status *st,
-				   struct rpc_channel **ret_channel)
-{
-	for (unsigned i = 0; i < f->n_links; i++)
-		if (strcmp(f->links[i].address, address) == 0) {
-			*ret_channel = f->links[i].channel;
-			return STATUS_OK;
-		}
-	enum status_code rc;
-	struct link *link;
-	if (f->n_links < CHANNELS_MAX) {
-		link = &f->links[f->n_links];
-		rc = new_channel(f, address, st, &link->channel);
-		if (rc == STATUS_OK)
-			f->n_links++;
-	} else {
-		link = &f->links[f->reuse++ % CHANNELS_MAX];
-		rc = rpc_channel_set_addresses(link->channel, &address, 1, st);
-	}
-	if (rc != STATUS_OK)
-		return rc;
-	strcpy(link->address, address);
-	*ret_channel = link->channel;
-	return STATUS_OK;
-}
-
-static void answered(void *arg, const struct rpc_result *result)
-{
-	struct rpc_call *call = arg;
-	enum status_code code = result->status.code;
-	if (code == STATUS_OK)
-		rpc_call_relay(call, STATUS_OK, "", result->payload);
-	else if (code == STATUS_CANCELLED)
-		rpc_call_fail(call, STATUS_UNAVAILABLE, "this replica is stopping; try again with another");
-	else if (!result->answered && (code != STATUS_DEADLINE_EXCEEDED || rpc_call_deadline(call) > clock_monotonic_ms()))
-		/* What is wrong between two replicas is nothing that the caller did. */
-		rpc_call_fail(call, STATUS_UNAVAILABLE, "the leader cannot be asked (%s); try again",
-			      result->status.message);
-	else
-		rpc_call_relay_error(call, &result->status, result->field);
-}
-
-void forward_call(struct forward *f, struct rpc_call *call, const char *method, struct slice payload)
-{
-	char address[ADDRESS_MAX];
-	uint64_t leader, now = clock_monotonic_ms(), deadline = rpc_call_deadline(call);
-	if (rpc_call_forwarded(call)) {
-		rpc_call_fail(call, STATUS_UNAVAILABLE, "the leader has just changed; try again");
-		return;
-	}
-	if (!engine_leader(f->engine, &leader, address, sizeof address) || address[0] == '\0') {
-		rpc_call_fail(
-		    call, STATUS_UNAVAILABLE,
-		    "no leader is known: a majority of the replicas must run and reach each other; try again");
-		return;
-	}
-	if (deadline <= now) {
-		rpc_call_fail(call, STATUS_DEADLINE_EXCEEDED, "%s: no time is left to ask the leader", method);
-		return;
-	}
-	struct status st;
-	struct rpc_channel *channel = NULL;
-	pthread_mutex_lock(&f->lock);
-	enum status_code rc = channel_to(f, address, &st, &channel);
-	pthread_mutex_unlock(&f->lock);
-	if (rc != STATUS_OK) {
-		rpc_call_fail(call, STATUS_UNAVAILABLE, "pass on to the leader at %s: %s", address, st.message);
-		return;
-	}
-	const struct rpc_call_options options = {
-		.done = answered,
-		.arg = call,
-		.timeout_ms = deadline - now < TRY_MS ? (unsigned)(deadline - now) : TRY_MS,
-		.request_id = rpc_call_request_id(call),
-		.trace_id = rpc_call_trace_id(call),
-		.on_behalf_of = rpc_call_identity(call),
-		.no_retry = true,
-	};
-	rpc_channel_call_raw(channel, method, payload, &options);
 }

@@ -37,6 +37,12 @@ static void state_changed(void *arg, struct state *state, uint64_t revision)
 	publish_changed(s->publish, revision);
 }
 
+static void leader_changed(void *arg)
+{
+	struct serial *s = arg;
+	forward_leader_changed(s->forward);
+}
+
 static bool is_ready(void *arg, char *reason, size_t size)
 {
 	struct serial *s = arg;
@@ -109,6 +115,7 @@ static enum status_code start_engine(struct serial *s, struct status *st)
 		.credentials = daemon_credentials(s->daemon),
 		.trust = daemon_trust(s->daemon),
 		.changed = state_changed,
+		.leader_changed = leader_changed,
 		.arg = s,
 	};
 	return engine_start(&options, st, &s->engine);
@@ -128,13 +135,16 @@ static enum status_code start(struct serial *s, struct status *st)
 	if (rc == STATUS_OK)
 		rc = publish_new(st, &s->publish);
 	if (rc == STATUS_OK)
+		rc = forward_new(daemon_credentials(s->daemon), daemon_trust(s->daemon), 2 * s->config.election_ms, st,
+				 &s->forward);
+	if (rc == STATUS_OK)
 		rc = start_engine(s, st);
 	if (rc == STATUS_OK)
 		rc = publish_start(s->publish, s->engine, s->daemon, s->config.data_dir, st);
 	if (rc == STATUS_OK)
 		rc = watch_start(s->watch, s->engine, st);
 	if (rc == STATUS_OK)
-		rc = forward_new(s->engine, daemon_credentials(s->daemon), daemon_trust(s->daemon), st, &s->forward);
+		rc = forward_start(s->forward, s->engine, st);
 	if (rc == STATUS_OK)
 		rc = start_backup(s, st);
 	if (rc == STATUS_OK)
@@ -154,11 +164,12 @@ static void stop(struct serial *s)
 {
 	watch_stop(s->watch);
 	publish_stop(s->publish);
-	forward_free(s->forward);
+	forward_stop(s->forward);
 	backup_free(s->backup);
 	if (s->engine)
 		engine_stop(s->engine);
 	daemon_free(s->daemon);
+	forward_free(s->forward);
 	api_free(s->api);
 	watch_free(s->watch);
 	publish_free(s->publish);

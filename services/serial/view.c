@@ -197,6 +197,20 @@ unsigned view_level_known(struct view *v)
 	return lowest;
 }
 
+bool view_hears_majority(struct view *v)
+{
+	uint64_t now = clock_monotonic_ms();
+	size_t voters = 0, heard = 0;
+	pthread_mutex_lock(&v->mutex);
+	for (size_t i = 0; i < v->n_members; i++) {
+		const struct known_member *m = &v->members[i];
+		voters += m->voter;
+		heard += m->voter && (m->id == v->self || (m->heard_ms != 0 && now - m->heard_ms <= v->election_ms));
+	}
+	pthread_mutex_unlock(&v->mutex);
+	return heard > voters / 2;
+}
+
 bool view_leads(struct view *v)
 {
 	pthread_mutex_lock(&v->mutex);

@@ -40,6 +40,8 @@ struct failover_voter view_report(struct view *v, uint64_t id);
 /* The highest level of commands that every member has said it knows (level.h); 0 while one has said nothing. */
 unsigned view_level_known(struct view *v);
 
+/* Was a majority of the voters, ourselves included, heard of within the last election timeout? */
+bool view_hears_majority(struct view *v);
 bool view_leads(struct view *v);
 /* 0: knows none. */
 uint64_t view_leader(struct view *v);

@@ -63,6 +63,11 @@ static void changed(void *arg, struct state *state, uint64_t revision)
 	watch_changed(((struct replica *)arg)->watch, revision);
 }
 
+static void leader_changed(void *arg)
+{
+	forward_leader_changed(((struct replica *)arg)->forward);
+}
+
 static struct tls_credentials *load(const struct pki_leaf *leaf)
 {
 	struct status st;
@@ -103,11 +108,13 @@ static void start_replica(int i)
 		.credentials = r->credentials,
 		.trust = cluster.trust,
 		.changed = changed,
+		.leader_changed = leader_changed,
 		.arg = r,
 	};
+	ok(forward_new(r->credentials, cluster.trust, PATIENCE_MS, &st, &r->forward), &st);
 	ok(engine_start(&engine, &st, &r->engine), &st);
 	ok(watch_start(r->watch, r->engine, &st), &st);
-	ok(forward_new(r->engine, r->credentials, cluster.trust, &st, &r->forward), &st);
+	ok(forward_start(r->forward, r->engine, &st), &st);
 	ok(rpc_server_new(NULL, &st, &r->server), &st);
 	const struct backup_options backup = { .data_dir = r->dir, .replica = r->name, .page_max = 200 };
 	ok(backup_new(&backup, &st, &r->backup), &st);
@@ -132,10 +139,11 @@ static void stop_replica(int i)
 		return;
 	listener_stop(r->listener);
 	watch_stop(r->watch);
-	forward_free(r->forward);
+	forward_stop(r->forward);
 	backup_free(r->backup);
 	engine_stop(r->engine);
 	rpc_server_free(r->server);
+	forward_free(r->forward);
 	api_free(r->api);
 	watch_free(r->watch);
 	r->engine = NULL;
@@ -720,6 +728,80 @@ static void test_serial_api_backup_is_for_administrators(void **arg)
 }
 
 /* Last: one replica is gone afterwards. */
+/* A client that does not repeat anything itself: the replicas do. */
+struct stubborn {
+	pthread_t thread;
+	int replica;
+	atomic_bool *enough;
+	unsigned calls;
+	struct status failure;
+};
+
+static void *write_and_read(void *arg)
+{
+	struct stubborn *s = arg;
+	struct rpc_channel *channel = cluster.channels[CA][s->replica];
+	Kds__V1__AllocateRequest write = KDS__V1__ALLOCATE_REQUEST__INIT;
+	Kds__V1__ShowRequest read = KDS__V1__SHOW_REQUEST__INIT;
+	write.count = 1;
+	uint64_t last = 0;
+	while (!atomic_load(s->enough) && s->failure.code == STATUS_OK) {
+		uint8_t id[16] = { (uint8_t)s->replica, 'i', 'd' };
+		memcpy(id + 8, &s->calls, sizeof s->calls);
+		const struct rpc_call_options once = { .no_retry = true, .request_id = { id, sizeof id } };
+		const struct rpc_call_options once_without_id = { .no_retry = true };
+		ProtobufCMessage *answer = NULL;
+		s->calls++;
+		if (rpc_channel_wait(channel, SERIAL_SERVICE, "Allocate", &write.base, &once, &s->failure, &answer) != STATUS_OK)
+			break;
+		uint64_t serial = ((Kds__V1__AllocateResponse *)answer)->first;
+		protobuf_c_message_free_unpacked(answer, NULL);
+		if (rpc_channel_wait(channel, SERIAL_SERVICE, "Show", &read.base, &once_without_id, &s->failure, &answer) !=
+		    STATUS_OK)
+			break;
+		if (serial <= last || ((Kds__V1__SerialStatus *)answer)->last_serial < serial)
+			status_set(&s->failure, STATUS_DATA_LOSS, "serial %" PRIu64 " behind %" PRIu64, serial, last);
+		last = serial;
+		protobuf_c_message_free_unpacked(answer, NULL);
+	}
+	return NULL;
+}
+
+static void on_transfer(void *arg, const struct status *result, uint64_t leader)
+{
+	(void)result;
+	(void)leader;
+	atomic_store((atomic_bool *)arg, true);
+}
+
+static void test_serial_api_a_new_leader_fails_no_call(void **arg)
+{
+	(void)arg;
+	atomic_bool enough = false;
+	struct stubborn clients[N] = { 0 };
+	for (int i = 0; i < N; i++) {
+		clients[i].replica = i;
+		clients[i].enough = &enough;
+		assert_int_equal(pthread_create(&clients[i].thread, NULL, write_and_read, &clients[i]), 0);
+	}
+	for (int round = 0; round < 6; round++) {
+		atomic_bool done = false;
+		pause_ms(50);
+		find_leader();
+		engine_transfer(cluster.replicas[cluster.leader].engine, 0, on_transfer, &done);
+		while (!atomic_load(&done))
+			pause_ms(5);
+	}
+	pause_ms(50);
+	atomic_store(&enough, true);
+	for (int i = 0; i < N; i++) {
+		pthread_join(clients[i].thread, NULL);
+		if (clients[i].failure.code != STATUS_OK)
+			fail_msg("client of replica %d, call %u: %s", i + 1, clients[i].calls, clients[i].failure.message);
+	}
+	find_leader();
+}
+
 static void test_serial_api_calls_survive_a_leader_that_goes(void **arg)
 {
 	(void)arg;
@@ -774,6 +856,7 @@ int main(void)
 		cmocka_unit_test(test_serial_api_backup_pages),
 		cmocka_unit_test(test_serial_api_backups_are_few_at_a_time),
 		cmocka_unit_test(test_serial_api_backup_is_for_administrators),
+		cmocka_unit_test(test_serial_api_a_new_leader_fails_no_call),
 		cmocka_unit_test(test_serial_api_calls_survive_a_leader_that_goes),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

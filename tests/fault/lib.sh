@@ -16,7 +16,7 @@ hurt() { printf '%s %d\n' "$2" "${3:-0}" >"$work/$1.shim"; }
 
 # Starts replicas, as "start" does, with the shim: start_replica serial1 ...
 start_replica() {
-	local name program=${replica_program:-$bin/kds-serial}
+	local name program=${KDS_TEST_REPLICA:-$bin/kds-serial} # a mutant's
 	for name in "$@"; do
 		[ -z "${pid_of[$name]:-}" ] || fail "$name runs already"
 		[ -e "$work/$name.shim" ] || hurt "$name" ok
@@ -57,7 +57,20 @@ import json, sys
 view = json.load(sys.stdin)
 sys.exit(not (view.get("quorum") and sum(m.get("reachable", False) for m in view["members"]) == 3))'
 }
-wait_quorum() { wait_for 60 "the replicas to agree" is_whole; }
+is_whole_or_dead() {
+	local name
+	for name in serial1 serial2 serial3; do
+		alive $name || return 0
+	done
+	is_whole
+}
+wait_quorum() {
+	local name
+	wait_for 60 "the replicas to agree" is_whole_or_dead
+	for name in serial1 serial2 serial3; do
+		alive $name || fail "$name has ended: $(grep ' error ' "$work/$name.log" | tail -n 1)"
+	done
+}
 
 # "serial2": who leads; and one who does not.
 leader() { printf 'serial%d' "$(leader_id)"; }

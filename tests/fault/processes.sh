@@ -30,6 +30,13 @@ start_replica serial1 serial2 serial3
 wait_quorum
 progress 300
 
+if [ -n "${KDS_TEST_SHORT:-}" ]; then
+	load_stop
+	assert_linearizable
+	assert_same_state
+	exit
+fi
+
 # stopped NAME...: for longer than an election takes.
 stopped() {
 	local name

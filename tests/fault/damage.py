@@ -3,18 +3,16 @@
 
     damage.py DATA_DIR WHAT
 
-    tear-wal     the write-ahead log ends in the middle of its last frame
+    tear-wal     the write-ahead log ends in the middle of a frame of the last commits (the very last may hold nothing that
+                 was promised: what was applied follows from the log)
     lose-wal     it is empty
-    zero-wal     the second half of its last frame is zeros
-    tear-page    the second half of the database's last page is zeros
+    zero-wal     the second half of that frame is zeros
     flip-entry   a bit of an entry's data in the log
-    flip-pointer a bit of an interior page's pointer to a child
 
-Prints what it did. The database has no write-ahead log for the last three (the replica stopped in good order).
+Prints what it did. The database has no write-ahead log for the last one (the replica stopped in good order).
 """
 import os
 import sqlite3
-import struct
 import sys
 
 PAGE = 4096
@@ -54,18 +52,17 @@ def zero(path, at, n):
     print("%d bytes of %s from %d on are zeros" % (n, os.path.basename(path), at))
 
 
-def interior_page(path):
-    """The pointer in the last interior page of a table."""
-    with open(path, "rb") as f:
+def late_frame(wal):
+    """Where a frame of the newest commits ends. Behind the newest frame there may be older ones, with another salt."""
+    with open(wal, "rb") as f:
         content = f.read()
-    for page in range(len(content) // PAGE - 1, 0, -1):
-        head = content[page * PAGE:page * PAGE + 12]
-        cells, = struct.unpack(">H", head[3:5])
-        if head[0] == 5 and 0 < cells < 500:
-            cell, = struct.unpack(">H", content[page * PAGE + 12:page * PAGE + 14])
-            if 12 < cell < PAGE - 4:
-                return page * PAGE + cell + 3
-    sys.exit("damage.py: no interior page in %s" % path)
+    salt = content[16:24]
+    end = 32
+    while content[end + 8:end + 16] == salt:
+        end += FRAME
+    if end == 32:
+        sys.exit("damage.py: %s holds nothing" % wal)
+    return max(end - 20 * FRAME, 32 + FRAME)
 
 
 def main():
@@ -73,8 +70,7 @@ def main():
     path = os.path.join(directory, "replica.db")
     wal = path + "-wal"
     if what in ("tear-wal", "zero-wal"):
-        frames = (os.path.getsize(wal) - 32) // FRAME
-        end = 32 + frames * FRAME
+        end = late_frame(wal)
         if what == "tear-wal":
             os.truncate(wal, end - PAGE // 2)
             print("replica.db-wal ends at %d" % (end - PAGE // 2))
@@ -83,13 +79,9 @@ def main():
     elif what == "lose-wal":
         os.truncate(wal, 0)
         print("replica.db-wal is empty")
-    elif what == "tear-page":
-        zero(path, os.path.getsize(path) - PAGE // 2, PAGE // 2)
     elif what == "flip-entry":
         (data,), = query(path, "SELECT data FROM log WHERE type = 1 ORDER BY idx DESC LIMIT 1 OFFSET 20")
         flip(path, find_only(path, data) + len(data) // 2)
-    elif what == "flip-pointer":
-        flip(path, interior_page(path))
     else:
         sys.exit(__doc__)
 

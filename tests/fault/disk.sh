@@ -65,35 +65,6 @@ lies zero-wal "$older"
 lies lose-wal "$older"
 lies flip-entry 'entry [0-9]* of the log is damaged; check the disk, and bring this replica back under a new id'
 
-# may_lie WHAT: the same, where it depends on what the page is for whether anything is lost. The replica may be refused, or
-# stop itself when it comes upon it; if it goes on, it must end up like the others.
-may_lie() {
-	local victim data status=0
-	victim=$(follower)
-	data=$cluster/$victim/data
-	stop "$victim"
-	cp -a "$data" "$work/well"
-	say "$victim: $(python3 "$source/tests/fault/damage.py" "$data" "$1")"
-	start_replica "$victim"
-	progress 500
-	if alive "$victim"; then
-		say "$victim goes on"
-		rm -rf "$work/well"
-		wait_quorum
-		return
-	fi
-	wait "${pid_of[$victim]}" || status=$?
-	unset "pid_of[$victim]"
-	[ $status = 1 ] || [ $status = 3 ] || fail "$victim ended with status $status"
-	say "$victim ended: $(tail -n 1 "$work/$victim.log")"
-	rm -rf "$data"
-	mv "$work/well" "$data"
-	start_replica "$victim"
-	wait_quorum
-}
-may_lie tear-page
-may_lie flip-pointer
-
 load_stop
 assert_linearizable
 assert_same_state

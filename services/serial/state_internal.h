@@ -22,6 +22,10 @@
 
 #define SERIAL_MAX ((uint64_t)INT64_MAX) /* SQLite's integers are signed */
 #define RECORD_CERTIFICATES_MAX 4096     /* of one command */
+/* Records are indexed by subject in blocks of 2^14 serials. */
+#define ISSUED_BLOCK_BITS 14
+#define SQL_TEXT(x) #x
+#define SQL_NUMBER(x) SQL_TEXT(x)
 
 /*
  * Every table of the state, in the order in which they are read and written as a whole: by snapshots, backups, the
@@ -42,7 +46,9 @@ struct state_table {
 	const char *name;
 	const char *columns; /* as CREATE TABLE wants them */
 	const char *key;     /* the column that is the primary key; the first */
-	const char *indexes[STATE_INDEXES_MAX]; /* columns with an index of their own */
+	struct {
+		const char *name, *on; /* columns or expressions */
+	} indexes[STATE_INDEXES_MAX];
 	bool without_rowid; /* only where there are few rows: the digest reads them all at once */
 	bool lasting; /* means something beyond this log: backups hold it */
 };
@@ -100,6 +106,7 @@ enum statement {
 	SQL_ISSUED_DELETE,
 	SQL_ISSUED_LIST,
 	SQL_ISSUED_LIST_SUBJECT,
+	SQL_ISSUED_NEXT,
 	SQL_OBJECT_GET,
 	SQL_OBJECT_PUT,
 	SQL_OBJECT_DROP,

@@ -249,6 +249,28 @@ static enum status_code append_certificate(sqlite3_stmt *sql, struct buffer *scr
 	return state_append_element((struct slice){ scratch->data, scratch->len }, st, out);
 }
 
+/* Goes on with the next block of serials that has records at all. *ret_more: there is one. */
+static enum status_code next_block(struct state *s, sqlite3_stmt *list, uint64_t *block, struct status *st,
+				   bool *ret_more)
+{
+	sqlite3_stmt *sql = s->sql[SQL_ISSUED_NEXT];
+	*ret_more = false;
+	if (*block == SERIAL_MAX >> ISSUED_BLOCK_BITS)
+		return STATUS_OK;
+	state_bind_uint(sql, 1, (*block + 1) << ISSUED_BLOCK_BITS);
+	int rv = sqlite3_step(sql);
+	if (rv == SQLITE_ROW) {
+		*block = (uint64_t)sqlite3_column_int64(sql, 0) >> ISSUED_BLOCK_BITS;
+		*ret_more = true;
+	}
+	sqlite3_reset(sql);
+	if (rv != SQLITE_ROW && rv != SQLITE_DONE)
+		return state_sql_failed(s, st, "list records");
+	sqlite3_reset(list);
+	state_bind_uint(list, 3, *block);
+	return STATUS_OK;
+}
+
 enum status_code state_certificates(struct state *s, const Kds__V1__ListCertificatesRequest *in, struct status *st,
 				    struct buffer *out)
 {
@@ -261,19 +283,29 @@ enum status_code state_certificates(struct state *s, const Kds__V1__ListCertific
 		return message_pack(&end.base, out, st);
 	bool all = in->subject[0] == '\0';
 	sqlite3_stmt *sql = s->sql[all ? SQL_ISSUED_LIST : SQL_ISSUED_LIST_SUBJECT];
+	uint64_t block = in->after_serial >> ISSUED_BLOCK_BITS;
 	state_bind_uint(sql, 1, in->after_serial);
-	if (!all)
+	if (!all) {
 		state_bind_text(sql, 2, in->subject);
+		state_bind_uint(sql, 3, block);
+	}
 	uint32_t limit = in->limit ? in->limit : CERTIFICATES_DEFAULT;
 	enum status_code rc = STATUS_OK;
 	size_t start = out->len;
 	int rv = SQLITE_DONE;
-	for (uint32_t n = 0; rc == STATUS_OK && (rv = sqlite3_step(sql)) == SQLITE_ROW; n++) {
-		if (n == limit || out->len - start > STATE_ANSWER_MAX) {
-			end.more = true;
-			break;
+	bool more = true;
+	for (uint32_t n = 0; rc == STATUS_OK && more;) {
+		rv = sqlite3_step(sql);
+		if (rv == SQLITE_ROW) {
+			end.more = n++ == limit || out->len - start > STATE_ANSWER_MAX;
+			more = !end.more;
+			if (more)
+				rc = append_certificate(sql, &s->scratch, st, out);
+		} else {
+			more = false;
+			if (rv == SQLITE_DONE && !all)
+				rc = next_block(s, sql, &block, st, &more);
 		}
-		rc = append_certificate(sql, &s->scratch, st, out);
 	}
 	if (rc == STATUS_OK && rv != SQLITE_ROW && rv != SQLITE_DONE)
 		rc = state_sql_failed(s, st, "list records");

@@ -75,8 +75,7 @@ versus_etcd() {
 	: >"$work/rounds"
 	for ((i = 0; i < rounds; i++)); do
 		before=$(cpu_ticks serial1 serial2 serial3)
-		# shellcheck disable=SC2046
-		line=$("$bench/bench-load" "${ours[0]}" "$(leader)" $cluster $kds_name $(as ca1) "$w" "$seconds" "${ours[@]:1}")
+		line=$(load "${ours[0]}" "$w" "$seconds" "${ours[@]:1}")
 		echo "$(field rate <<<"$line") $(field p50 <<<"$line") $(field p99 <<<"$line")" \
 			"$(cpu_of $(($(cpu_ticks serial1 serial2 serial3) - before)) "$line")" >>"$work/rounds"
 		before=$(cpu_ticks etcd1 etcd2 etcd3)

@@ -6,26 +6,29 @@ set -eu
 
 usage() {
 	cat <<-END
-	usage: tests/bench/run.sh [--yardstick DIR] [--seconds N] [--rounds N] [NAME...]
+	usage: tests/bench/run.sh [--yardstick DIR] [--seconds N] [--rounds N] [--records N] [NAME...]
 
 	Names: echo connect commit read sign memory (default: these), and
 	  etcd      puts, linearizable reads and CPU beside Debian's etcd, which it fetches (not installed)
 	  failover  how long clients wait when the leader is killed, stopped or told to end
+	  records   start, memory, disk and commits of replicas that hold many records
 	Builds release (build/) first. Runs on loopback; its data lies under TMPDIR (default /tmp).
 	  --seconds N   of each measurement (4)
 	  --rounds N    where two systems take turns (3)
+	  --records N   for records (1000000)
 	END
 }
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 bin=$top/build/bin bench=$top/build/bench
 net=${KDS_BENCH_NET:-127.30.0}
-yardstick= seconds=4 rounds=3 names=()
+yardstick= seconds=4 rounds=3 records=1000000 names=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--yardstick) yardstick=$(cd "$2" && pwd); shift ;;
 	--seconds) seconds=$2; shift ;;
 	--rounds) rounds=$2; shift ;;
+	--records) records=$2; shift ;;
 	-h | --help) usage; exit 0 ;;
 	-*) usage >&2; exit 2 ;;
 	*) names+=("$1") ;;
@@ -44,7 +47,7 @@ finish() {
 trap finish EXIT
 
 cluster=bench.example.com kds_name=key.bench.example.com
-c=$work/cluster
+c=$work/cluster hosts=$net. # of the replicas: an address begins so, the replica's number follows
 # What every benchmark program needs to know: whose certificate, and the CA.
 as() { printf '%s\n' "$c/$1/service.crt" "$c/$1/service.key" "$c/$1/infra-ca.crt"; }
 field() { sed -n "s/.*\b$1=\([0-9.]*\).*/\1/p"; }
@@ -91,8 +94,17 @@ cpu_ticks() {
 
 leader() { # RPC address of the leader
 	local id
-	id=$("$bin/kds-cli" cluster view | sed -n 's/.*Replica \([0-9]*\) leads.*/\1/p')
-	echo "$net.$id:7400"
+	id=$("$bin/kds-cli" --config "$c/admin/cli.conf" --timeout 2 cluster view 2>/dev/null |
+		sed -n 's/.*Replica \([0-9]*\) leads.*/\1/p')
+	echo "$hosts$id:7400"
+}
+
+# A load on the leader, as kds-ca: load OPERATION IN_FLIGHT SECONDS [ARGUMENTS]
+load() {
+	local operation=$1
+	shift
+	# shellcheck disable=SC2046
+	"$bench/bench-load" "$operation" "$(leader)" $cluster $kds_name $(as ca1) "$@"
 }
 
 # The prototypes, built and given certificates in a directory of their own.
@@ -167,8 +179,7 @@ bench_commit() {
 			bare=$(cat "$work"/yard/out.? | sed -n 's/.*commit\/s \([0-9]*\).*/\1/p' | sort -n |
 				awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }')
 		fi
-		# shellcheck disable=SC2046
-		line=$("$bench/bench-load" allocate "$(leader)" $cluster $kds_name $(as ca1) $w "$seconds")
+		line=$(load allocate $w "$seconds")
 		ours=$(field rate <<<"$line")
 		row "commit, $w in flight" "$ours/s" "$bare/s" "$(ratio "$ours" "${bare/-/0}")" \
 			"of replication without clients; p50 $(field p50 <<<"$line") us, p99 $(field p99 <<<"$line") us"
@@ -178,8 +189,7 @@ bench_commit() {
 bench_read() {
 	local w line
 	for w in 1 32 512; do
-		# shellcheck disable=SC2046
-		line=$("$bench/bench-load" show "$(leader)" $cluster $kds_name $(as ca1) $w "$seconds")
+		line=$(load show $w "$seconds")
 		row "linearizable read, $w in flight" "$(field rate <<<"$line")/s" - - \
 			"p50 $(field p50 <<<"$line") us, p99 $(field p99 <<<"$line") us"
 	done
@@ -209,17 +219,22 @@ bench_memory() {
 . "$top/tests/bench/etcd.sh"
 # shellcheck source=tests/bench/failover.sh
 . "$top/tests/bench/failover.sh"
+# shellcheck source=tests/bench/records.sh
+. "$top/tests/bench/records.sh"
 
 "$top/deploy/install-deps.sh"
 cmake --preset release -S "$top" >/dev/null
 cmake --build "$top/build" -j "$(nproc)" >/dev/null
 start_cluster
 build_yardstick
-[ "${names[*]}" = etcd ] || row benchmark KDS yardstick ratio "what the ratio compares"
+case " ${names[*]} " in # the others print their own
+*" echo "* | *" connect "* | *" commit "* | *" read "* | *" sign "* | *" memory "*)
+	row benchmark KDS yardstick ratio "what the ratio compares" ;;
+esac
 [[ " ${names[*]} " != *" memory "* ]] || bench_memory "idle, fresh"
 for name in "${names[@]}"; do
 	case $name in
-	echo | connect | commit | read | sign | etcd | failover) bench_$name ;;
+	echo | connect | commit | read | sign | etcd | failover | records) bench_$name ;;
 	memory) bench_memory "after the above" ;;
 	*) usage >&2; exit 2 ;;
 	esac

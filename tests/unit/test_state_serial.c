@@ -396,6 +396,44 @@ static void test_state_min_serial_is_an_object_of_watches(void **arg)
 	fixture_close(&r);
 }
 
+/* They are indexed in blocks of 16,384 serials: within one, across a boundary, over blocks without any of the subject or of
+ * any at all. */
+static void test_state_certificates_of_a_subject_lie_anywhere(void **arg)
+{
+	static const uint64_t of_node2[] = { 1, 2, 16383, 16384, 40000, 40001, 199999 };
+	enum { N = sizeof of_node2 / sizeof *of_node2 };
+	(void)arg;
+	struct fixture r;
+	fixture_begin(&r);
+	for (int i = 0; i < 4; i++)
+		allocate(&r, "ca1", 60000);
+	assert_int_equal(record_serial(&r, "ca1", 20000, 1), STATUS_OK);
+	for (unsigned i = 0; i < N; i++) {
+		struct certificate c;
+		make_certificate(&c, of_node2[i], (uint8_t)i);
+		c.message.subject = "node2.example.com";
+		assert_int_equal(record(&r, "ca1", &c), STATUS_OK);
+	}
+	uint64_t after = 0;
+	for (unsigned seen = 0, limit = 1; seen < N; limit++) {
+		Kds__V1__ListCertificatesResponse *l = certificates(&r, after, limit, "node2.example.com");
+		assert_int_equal(l->n_certificates, N - seen < limit ? N - seen : limit);
+		for (size_t i = 0; i < l->n_certificates; i++)
+			assert_int_equal(l->certificates[i]->serial, of_node2[seen++]);
+		assert_int_equal(l->more, seen < N);
+		after = of_node2[seen - 1];
+		kds__v1__list_certificates_response__free_unpacked(l, NULL);
+	}
+	Kds__V1__ListCertificatesResponse *l = certificates(&r, after, 0, "node2.example.com");
+	assert_int_equal(l->n_certificates, 0);
+	assert_false(l->more);
+	kds__v1__list_certificates_response__free_unpacked(l, NULL);
+	l = certificates(&r, INT64_MAX - 1, 0, "node2.example.com");
+	assert_int_equal(l->n_certificates, 0);
+	kds__v1__list_certificates_response__free_unpacked(l, NULL);
+	fixture_close(&r);
+}
+
 static void test_state_certificates_are_listed_by_serial_and_subject(void **arg)
 {
 	(void)arg;
@@ -462,6 +500,7 @@ int main(void)
 		cmocka_unit_test(test_state_min_serial_latest_is_the_highest_issued),
 		cmocka_unit_test(test_state_min_serial_all_refuses_what_was_handed_out),
 		cmocka_unit_test(test_state_min_serial_is_an_object_of_watches),
+		cmocka_unit_test(test_state_certificates_of_a_subject_lie_anywhere),
 		cmocka_unit_test(test_state_certificates_are_listed_by_serial_and_subject),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

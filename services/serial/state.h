@@ -51,7 +51,7 @@ void state_result_fini(struct state_result *r);
  * one that does not unpack, is fatal by contract (the return is DATA_LOSS and the engine stops the process): applying
  * it elsewhere and not here would split the replicas. So is an index that is not above the last one: it was applied
  * before. An SQLite error is INTERNAL: the engine stops the process. Commands with a request id that was seen (the
- * newest 65,536 and 16 MiB of answers within 10 minutes of command time) get the first answer again.
+ * newest 65,536 and 16 MiB of answers within 10 minutes of command time, 16,384 of any age) get the first answer again.
  */
 enum status_code state_apply(struct state *s, uint64_t index, struct slice command, struct status *st,
 			     struct state_result *ret_result) MUST_CHECK;

@@ -4,7 +4,7 @@
 # ctest: serial timeout=300
 . "$(dirname "$0")/lib.sh"
 replicas_up
-load_start
+load_start 128 6000 # many calls are under way at any moment
 hour=3600
 
 # jump NAME SECONDS...: its clock is so much ahead, one after another, without anybody else being elected.
@@ -40,6 +40,20 @@ for name in serial1 serial2 serial3; do
 	hurt $name ok 0
 done
 progress 100
+
+# A request that the old leader may have carried out is repeated at one whose clock is an hour ahead.
+for round in 1 2 3; do
+	first=$(leader)
+	say "$first is killed; the others are an hour ahead ($round)"
+	for name in serial1 serial2 serial3; do
+		[ $name = "$first" ] || hurt $name ok $((round * hour))
+	done
+	kill9 "$first"
+	progress 100
+	hurt "$first" ok $((round * hour))
+	start_replica "$first"
+	wait_quorum
+done
 
 load_stop
 assert_linearizable

@@ -137,6 +137,14 @@ static void test_serial_config_agrees_with_its_own_section(void **state)
 	refused(COMMON LISTEN "id = 2\n" REPLICAS, "'data-dir'");
 }
 
+static void test_serial_config_bounds_its_log(void **state)
+{
+	(void)state;
+	refused(COMMON LISTEN OWN REPLICAS "log-tail = 255\n", "'log-tail'");
+	refused(COMMON LISTEN OWN REPLICAS "log-tail = 1000001\n", "'log-tail'");
+	assert_int_equal(read_text(COMMON LISTEN OWN REPLICAS "log-tail = 256\n"), STATUS_OK);
+}
+
 static void test_serial_config_bounds_its_times(void **state)
 {
 	(void)state;
@@ -156,6 +164,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_serial_config_needs_every_replica_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_serial_config_agrees_with_its_own_section, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_serial_config_bounds_its_times, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_serial_config_bounds_its_log, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -508,6 +508,130 @@ static void test_store_log_may_begin_later(void **state)
 	refuses(f, &ours, STATUS_DATA_LOSS, "82 to 100");
 }
 
+struct sizes {
+	raft_index before; /* wanted */
+	raft_index first, last;
+	uint64_t bytes;
+};
+
+static bool add_size(void *arg, raft_index index, size_t bytes)
+{
+	struct sizes *z = arg;
+	if (index >= z->before)
+		return false;
+	if (z->first == 0)
+		z->first = index;
+	z->last = index;
+	z->bytes += bytes;
+	return true;
+}
+
+static void test_store_drops_the_oldest_entries(void **state)
+{
+	struct fixture *f = *state;
+	fill(f, 100);
+	struct store *s = open_ok(f);
+	struct sizes all = { .before = 1000 }, old = { .before = 51 }, left = { .before = 1000 };
+	store_sizes(s, add_size, &all);
+	assert_int_equal(all.first, 1);
+	assert_int_equal(all.last, 100);
+	assert_int_equal(store_log_bytes(s), all.bytes);
+	store_sizes(s, add_size, &old);
+	assert_int_equal(old.last, 50);
+	store_begin(s);
+	store_set_applied(s, 80, 3);
+	store_drop(s, 51, old.bytes);
+	store_commit(s);
+	for (int again = 0; again < 2; again++) {
+		struct seen seen = { 0 };
+		assert_int_equal(store_first(s), 51);
+		assert_int_equal(store_log_bytes(s), all.bytes - old.bytes);
+		assert_false(store_read(s, 50, 1, see, &seen));
+		assert_true(store_read(s, 51, 50, see, &seen));
+		store_close(s);
+		s = open_ok(f);
+	}
+	store_begin(s);
+	store_truncate(s, 91);
+	store_commit(s);
+	store_sizes(s, add_size, &left);
+	assert_int_equal(left.first, 51);
+	assert_int_equal(left.last, 90);
+	assert_int_equal(store_log_bytes(s), left.bytes);
+	struct store_genesis g = { 0 };
+	assert_true(store_read_genesis(s, &g)); /* how the log began is kept */
+	buffer_free(&g.configuration);
+	buffer_free(&g.command);
+	store_close(s);
+}
+
+/* As an installed snapshot leaves it: no entry, but a place where the next one goes. */
+static void restart_at(struct fixture *f, raft_index index)
+{
+	struct store *s = open_ok(f);
+	struct store_head h = { .index = index, .term = 3, .configuration_index = 7 };
+	assert_true(buffer_append(&h.configuration, "members 7", 9));
+	assert_true(buffer_append(&h.genesis.configuration, "members", 7));
+	assert_true(buffer_append(&h.genesis.command, "genesis", 7));
+	store_begin(s);
+	store_restart_log(s, &h);
+	store_commit(s);
+	store_head_free(&h);
+	store_close(s);
+}
+
+static void expect_head(struct store *s, raft_index index)
+{
+	struct store_head h = { 0 };
+	struct status st;
+	assert_int_equal(store_read_head(store_sqlite(s), &st, &h), STATUS_OK);
+	assert_int_equal(h.index, index);
+	assert_int_equal(h.term, 3);
+	assert_int_equal(h.configuration_index, 7);
+	assert_int_equal(h.configuration.len, 9);
+	assert_int_equal(h.genesis.command.len, 7);
+	store_head_free(&h);
+}
+
+static void restart_and_append(struct fixture *f, raft_index index)
+{
+	struct store_start at;
+	restart_at(f, index);
+	struct store *s = open_ok(f);
+	store_start_values(s, &at);
+	assert_int_equal(at.first, index + 1);
+	assert_int_equal(at.last, index);
+	assert_int_equal(at.applied, index);
+	assert_int_equal(store_log_bytes(s), 0);
+	expect_head(s, index);
+	store_begin(s);
+	append(s, index + 1, index + 5, 3);
+	store_commit(s);
+	store_close(s);
+	s = open_ok(f);
+	store_start_values(s, &at);
+	assert_int_equal(at.first, index + 1);
+	assert_int_equal(at.last, index + 5);
+	store_close(s);
+}
+
+static void test_store_log_restarts_behind_a_snapshot(void **state)
+{
+	struct fixture *f = *state;
+	fill(f, 100);
+	restart_and_append(f, 500); /* behind all that it had */
+	restart_and_append(f, 502); /* in front of its end: the guard gives way */
+}
+
+/* A log that is gone is no compacted one. */
+static void test_store_refuses_a_log_that_is_gone(void **state)
+{
+	struct fixture *f = *state;
+	fill(f, 100);
+	run_sql(f, "DELETE FROM log; UPDATE meta SET applied = 80, applied_term = 3");
+	refuses(f, &ours, STATUS_DATA_LOSS, "ends at entry 80");
+}
+
 static void write_twice(struct fixture *f)
 {
 	struct store *s;
@@ -562,6 +686,9 @@ int main(void)
 		T(test_store_refuses_a_damaged_guard_but_not_an_empty_one),
 		T(test_store_check_makes_nothing),
 		T(test_store_log_may_begin_later),
+		T(test_store_drops_the_oldest_entries),
+		T(test_store_log_restarts_behind_a_snapshot),
+		T(test_store_refuses_a_log_that_is_gone),
 		T(test_store_error_ends_the_process),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -103,6 +103,8 @@ static void put_replica(FILE *f, const struct init_service *self)
 		"# Milliseconds:\n"
 		"# election-timeout = 1000\n"
 		"# heartbeat = 100\n"
+		"# Entries of the log that are kept for replicas that were away:\n"
+		"# log-tail = 8192\n"
 		"\n",
 		self->id, host_format(&self->host, self->host.port + 1, address));
 }

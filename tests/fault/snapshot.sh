@@ -80,14 +80,25 @@ say "it counts as any other: with it alone there is a majority"
 stop serial1
 wait_for "$patience" "a leader" kds-cli --timeout 3 node add node1.example.com
 start serial1
-is_same() {
+# By ids.
+are_same() {
 	local i index
-	index=$(status 1 appliedIndex)
-	for i in 2 3; do
-		[ "$(status $i appliedIndex)" = "$index" ] && [ "$(status $i lastIndex)" = "$index" ]
+	index=$(status "$1" appliedIndex)
+	for i in "$@"; do
+		[ "$(status "$i" appliedIndex)" = "$index" ] && [ "$(status "$i" lastIndex)" = "$index" ] || return 1
 	done
 }
-wait_for "$patience" "all to apply the same" is_same
-stop serial1 serial2 serial3
-python3 "$source/tests/fault/same_state.py" "$cluster"/serial{1,2,3}/data >"$work/same" || fail "$(<"$work/same")"
+wait_for "$patience" "all to apply the same" are_same 1 2 3
+
+say "a new replica, which has no log at all, begins with the state"
+expect 0 kds-cli cluster add serial4 --address "$net.4" --out "$cluster/serial4" --standby --wait 0
+start serial4
+wait_for 60 "all to apply the same" are_same 1 2 3 4
+grep -q "a snapshot of replica . was installed" "$work/serial4.log" || fail "no snapshot was installed"
+stop serial4
+start serial4 # with nothing but what the snapshot brought, and a few entries
+wait_for 60 "all to apply the same" are_same 1 2 3 4
+
+stop serial1 serial2 serial3 serial4
+python3 "$source/tests/fault/same_state.py" "$cluster"/serial{1,2,3,4}/data >"$work/same" || fail "$(<"$work/same")"
 say "$(<"$work/same")"

@@ -10,6 +10,7 @@ usage() {
 
 	Names: echo connect commit read sign memory (default: these), and
 	  etcd      puts, linearizable reads and CPU beside Debian's etcd, which it fetches (not installed)
+	  watch     what 5,000 watchers of the configuration cost the leader
 	  failover  how long clients wait when the leader is killed, stopped or told to end
 	  records   start, memory, disk and commits of replicas that hold many records
 	Builds release (build/) first. Runs on loopback; its data lies under TMPDIR (default /tmp).
@@ -186,12 +187,21 @@ bench_commit() {
 	done
 }
 
+follower() { # RPC address of a replica that does not lead
+	if [ "$(leader)" = $net.1:7400 ]; then echo $net.2:7400; else echo $net.1:7400; fi
+}
+
 bench_read() {
-	local w line
+	local w line at
 	for w in 1 32 512; do
 		line=$(load show $w "$seconds")
-		row "linearizable read, $w in flight" "$(field rate <<<"$line")/s" - - \
+		at=$(field rate <<<"$line")
+		row "linearizable read, $w in flight" "$at/s" - - \
 			"p50 $(field p50 <<<"$line") us, p99 $(field p99 <<<"$line") us"
+		# shellcheck disable=SC2046
+		line=$("$bench/bench-load" show "$(follower)" $cluster $kds_name $(as ca1) $w "$seconds")
+		row "the same at a follower" "$(field rate <<<"$line")/s" "$at/s" "$(ratio "$(field rate <<<"$line")" "$at")" \
+			"of the leader; p50 $(field p50 <<<"$line") us, p99 $(field p99 <<<"$line") us"
 	done
 }
 
@@ -217,6 +227,8 @@ bench_memory() {
 
 # shellcheck source=tests/bench/etcd.sh
 . "$top/tests/bench/etcd.sh"
+# shellcheck source=tests/bench/watch.sh
+. "$top/tests/bench/watch.sh"
 # shellcheck source=tests/bench/failover.sh
 . "$top/tests/bench/failover.sh"
 # shellcheck source=tests/bench/records.sh
@@ -234,7 +246,7 @@ esac
 [[ " ${names[*]} " != *" memory "* ]] || bench_memory "idle, fresh"
 for name in "${names[@]}"; do
 	case $name in
-	echo | connect | commit | read | sign | etcd | failover | records) bench_$name ;;
+	echo | connect | commit | read | sign | etcd | failover | records | watch) bench_$name ;;
 	memory) bench_memory "after the above" ;;
 	*) usage >&2; exit 2 ;;
 	esac

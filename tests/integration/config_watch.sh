@@ -45,6 +45,12 @@ kill -TERM "${pid_of[watch]}"
 wait "${pid_of[watch]}" || true
 unset "pid_of[watch]"
 
+say "a watch from what the cluster does not know starts over, and says so"
+expect 0 kds-cli --json config watch --since 999999999 --count 2
+assert_eq "the first line" '{"restart":true}' "$(head -n 1 <<<"$out")"
+assert_match "what follows" '"key":"cluster"' "$(sed -n 2p <<<"$out")"
+assert_match "the notice" "starting over" "$err"
+
 say "history"
 expect 0 kds-cli config unset site.x
 expect 0 kds-cli serial set-min all

@@ -15,6 +15,10 @@
 #define GROUPS_MAX 16
 /* At least so often calls are dropped whose caller has gone. */
 #define SWEEP_MS 1000
+/* After so many answers others get the machine for a while: thousands that are told at once, and ask again, must not
+ * stand in a commit's way. They hear of it some hundredths of a second later. */
+#define ANSWERS_IN_A_ROW 256
+#define REST_NS 5000000
 
 /* In the call's own memory: gone once it is answered. */
 struct waiting {
@@ -22,7 +26,6 @@ struct waiting {
 	struct rpc_call *call;
 	const Kds__V1__WatchRequest *in;
 	unsigned sealed;
-	uint64_t checked;  /* generation in which it was last looked for; 0: never */
 	uint64_t revision; /* there was nothing for it up to this one */
 	uint64_t due;      /* monotonic ms */
 	struct group *group;
@@ -51,7 +54,11 @@ struct watch {
 
 	/* The thread's own, and the engine's while it reads. */
 	struct engine *engine;
+	struct waiting *unchecked; /* there may be something for them; those in `waiting` know all up to `checked` */
 	struct waiting *waiting;
+	uint64_t checked; /* generation */
+	uint64_t next_due;
+	unsigned answered; /* since the last rest */
 	struct group groups[GROUPS_MAX];
 	size_t n_groups;
 	uint64_t read_revision;
@@ -173,43 +180,45 @@ static void read_and_wait(struct watch *w)
 	pthread_mutex_unlock(&w->lock);
 }
 
-/* Answers those of a group that have something to hear; the call's memory is gone then. */
-static bool answer_group_member(struct watch *w, struct waiting *x, uint64_t generation)
+/* Answers a member of a group that has something to hear: its memory is gone then. The others wait on. */
+static void answer_group_member(struct watch *w, struct waiting *x)
 {
 	struct group *g = x->group;
-	if (!g)
-		return false;
 	x->group = NULL;
-	if (g->failed) {
+	if (!g->failed && !g->any) {
+		x->revision = w->read_revision;
+		x->next = w->waiting;
+		w->waiting = x;
+		return;
+	}
+	if (g->failed)
 		rpc_call_fail_status(x->call, &g->status);
-		return true;
-	}
-	if (g->any) {
+	else
 		rpc_call_relay(x->call, STATUS_OK, "", (struct slice){ g->answer.data, g->answer.len });
-		return true;
-	}
-	x->checked = generation;
-	x->revision = w->read_revision;
-	return false;
+	if (++w->answered % ANSWERS_IN_A_ROW == 0)
+		nanosleep(&(struct timespec){ .tv_nsec = REST_NS }, NULL);
 }
 
-/* One read for up to GROUPS_MAX different requests among calls not checked in `generation`. False: nobody was left. */
-static bool check_some(struct watch *w, uint64_t generation)
+/* One read for up to GROUPS_MAX different requests among the unchecked. False: nobody was left. */
+static bool check_some(struct watch *w)
 {
 	w->n_groups = 0;
-	for (struct waiting *x = w->waiting; x; x = x->next)
-		if (x->checked < generation)
-			x->group = group_of(w, x);
+	for (struct waiting *x = w->unchecked; x; x = x->next)
+		x->group = group_of(w, x);
 	if (w->n_groups == 0)
 		return false;
 	read_and_wait(w);
-	struct waiting **at = &w->waiting;
-	while (*at) {
-		struct waiting *next = (*at)->next;
-		if (answer_group_member(w, *at, generation))
-			*at = next;
-		else
-			at = &(*at)->next;
+	struct waiting *next = w->unchecked;
+	w->unchecked = NULL;
+	while (next) {
+		struct waiting *x = next;
+		next = x->next;
+		if (x->group) {
+			answer_group_member(w, x);
+		} else {
+			x->next = w->unchecked;
+			w->unchecked = x;
+		}
 	}
 	for (size_t i = 0; i < w->n_groups; i++)
 		buffer_wipe(&w->groups[i].answer);
@@ -229,38 +238,60 @@ static void answer_with_nothing(struct waiting *x)
 	buffer_free(&packed);
 }
 
-/* Answers whose time has come. Returns when the next one's does, or the next look for callers that have gone. */
-static uint64_t answer_due(struct watch *w)
+/* Answers whose time has come, if the first of them has. Then looks for callers that have gone, too. */
+static void answer_due(struct watch *w)
 {
-	uint64_t now = clock_monotonic_ms(), next_due = now + SWEEP_MS;
+	uint64_t now = clock_monotonic_ms();
+	if (now < w->next_due)
+		return;
+	w->next_due = now + SWEEP_MS;
 	struct waiting **at = &w->waiting;
 	while (*at) {
 		struct waiting *x = *at;
 		if (x->due > now && !rpc_call_expired(x->call)) {
-			if (x->due < next_due)
-				next_due = x->due;
+			if (x->due < w->next_due)
+				w->next_due = x->due;
 			at = &x->next;
 			continue;
 		}
 		*at = x->next;
 		answer_with_nothing(x);
 	}
-	return next_due;
 }
 
-static void take_incoming(struct watch *w)
+static void move_all(struct waiting **from, struct waiting **to)
 {
-	while (w->incoming) {
-		struct waiting *x = w->incoming;
-		w->incoming = x->next;
-		x->next = w->waiting;
-		w->waiting = x;
+	while (*from) {
+		struct waiting *x = *from;
+		*from = x->next;
+		x->next = *to;
+		*to = x;
 	}
 }
 
-static void wait_until(struct watch *w, uint64_t ms)
+/* With the lock held. One that asks again with what it was just told needs no look at the state. */
+static void take_incoming(struct watch *w)
 {
-	const struct timespec until = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
+	if (w->generation != w->checked)
+		move_all(&w->waiting, &w->unchecked);
+	w->checked = w->generation;
+	while (w->incoming) {
+		struct waiting *x = w->incoming;
+		w->incoming = x->next;
+		bool knows_all = x->in->since_revision == w->revision;
+		struct waiting **list = knows_all ? &w->waiting : &w->unchecked;
+		x->revision = knows_all ? w->revision : 0;
+		x->next = *list;
+		*list = x;
+		if (x->due < w->next_due)
+			w->next_due = x->due;
+	}
+}
+
+static void wait_for_news(struct watch *w)
+{
+	const struct timespec until = { .tv_sec = (time_t)(w->next_due / 1000),
+					.tv_nsec = (long)(w->next_due % 1000) * 1000000 };
 	while (!w->news && !w->stopping)
 		if (pthread_cond_timedwait(&w->wake, &w->lock, &until) != 0)
 			return;
@@ -273,15 +304,14 @@ static void *run(void *arg)
 	while (!w->stopping) {
 		w->news = false;
 		take_incoming(w);
-		uint64_t generation = w->generation;
 		pthread_mutex_unlock(&w->lock);
-		while (check_some(w, generation))
+		while (check_some(w))
 			;
-		uint64_t next_due = answer_due(w);
+		answer_due(w);
 		pthread_mutex_lock(&w->lock);
-		wait_until(w, next_due);
+		wait_for_news(w);
 	}
-	take_incoming(w);
+	move_all(&w->incoming, &w->waiting);
 	pthread_mutex_unlock(&w->lock);
 	while (w->waiting) {
 		struct waiting *x = w->waiting;

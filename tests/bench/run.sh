@@ -6,30 +6,34 @@ set -eu
 
 usage() {
 	cat <<-END
-	usage: tests/bench/run.sh [--yardstick DIR] [--seconds N] [--rounds N] [--records N] [NAME...]
+	usage: tests/bench/run.sh [--yardstick DIR] [--seconds N] [--rounds N] [--records N] [--entries N]
+	       [NAME...]
 
 	Names: echo connect commit read sign memory (default: these), and
 	  etcd      puts, linearizable reads and CPU beside Debian's etcd, which it fetches (not installed)
 	  watch     what 5,000 watchers of the configuration cost the leader
 	  failover  how long clients wait when the leader is killed, stopped or told to end
 	  records   start, memory, disk and commits of replicas that hold many records
+	  away      memory and disk while a follower is stopped, and how long it takes to catch up
 	Builds release (build/) first. Runs on loopback; its data lies under TMPDIR (default /tmp).
 	  --seconds N   of each measurement (4)
 	  --rounds N    where two systems take turns (3)
 	  --records N   for records (1000000)
+	  --entries N   of the log, for away (1000000)
 	END
 }
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 bin=$top/build/bin bench=$top/build/bench
 net=${KDS_BENCH_NET:-127.30.0}
-yardstick= seconds=4 rounds=3 records=1000000 names=()
+yardstick= seconds=4 rounds=3 records=1000000 entries=1000000 names=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--yardstick) yardstick=$(cd "$2" && pwd); shift ;;
 	--seconds) seconds=$2; shift ;;
 	--rounds) rounds=$2; shift ;;
 	--records) records=$2; shift ;;
+	--entries) entries=$2; shift ;;
 	-h | --help) usage; exit 0 ;;
 	-*) usage >&2; exit 2 ;;
 	*) names+=("$1") ;;
@@ -233,6 +237,8 @@ bench_memory() {
 . "$top/tests/bench/failover.sh"
 # shellcheck source=tests/bench/records.sh
 . "$top/tests/bench/records.sh"
+# shellcheck source=tests/bench/away.sh
+. "$top/tests/bench/away.sh"
 
 "$top/deploy/install-deps.sh"
 cmake --preset release -S "$top" >/dev/null
@@ -246,7 +252,7 @@ esac
 [[ " ${names[*]} " != *" memory "* ]] || bench_memory "idle, fresh"
 for name in "${names[@]}"; do
 	case $name in
-	echo | connect | commit | read | sign | etcd | failover | records | watch) bench_$name ;;
+	echo | connect | commit | read | sign | etcd | failover | records | away | watch) bench_$name ;;
 	memory) bench_memory "after the above" ;;
 	*) usage >&2; exit 2 ;;
 	esac

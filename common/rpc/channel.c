@@ -247,6 +247,13 @@ void rpc_channel_leave(struct rpc_channel *ch)
 	leave_call(ch);
 }
 
+void rpc_channel_drop(struct rpc_channel *ch)
+{
+	pthread_mutex_lock(&ch->mutex);
+	link_give_up(ch);
+	leave_call(ch);
+}
+
 /*
  * Calls
  */

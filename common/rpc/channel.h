@@ -49,6 +49,10 @@ enum status_code rpc_channel_set_addresses(struct rpc_channel *ch, const char *c
  * who finds a server lacking in a way that its answers' codes do not say. */
 void rpc_channel_leave(struct rpc_channel *ch);
 
+/* Closes the connection, if there is one: what is in flight is sent again on the next, but for no_retry, which ends with
+ * UNAVAILABLE. For who knows better than the channel that its server is gone. */
+void rpc_channel_drop(struct rpc_channel *ch);
+
 struct rpc_result {
 	struct status status;
 	bool answered;                    /* a server gave this status; false: none was reached, or none in time */

@@ -125,6 +125,8 @@ void link_send(struct rpc_channel *ch, struct pending *p);
 uint64_t link_tick(struct rpc_channel *ch, uint64_t now);
 /* Closes the connection, whose `down` will be that of a stranger. Requests in flight on it must learn of it. */
 void link_drop(struct rpc_channel *ch);
+/* As rpc_channel_drop(). */
+void link_give_up(struct rpc_channel *ch);
 /* As rpc_channel_leave(). */
 void link_leave(struct rpc_channel *ch);
 /* Begins anew with another address, if it was still connecting. */

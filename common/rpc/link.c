@@ -88,6 +88,14 @@ static void link_failed(struct rpc_channel *ch, uint64_t now)
 		retry_later(ch, now);
 }
 
+void link_give_up(struct rpc_channel *ch)
+{
+	if (!ch->conn)
+		return;
+	(void)status_set(&ch->reason, STATUS_UNAVAILABLE, "%s: given up", address_of(ch));
+	link_failed(ch, clock_monotonic_ms());
+}
+
 void link_leave(struct rpc_channel *ch)
 {
 	if (!ch->up || ch->n_addresses < 2)

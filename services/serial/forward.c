@@ -9,8 +9,8 @@
 #include "common/base/clock.h"
 
 #define ADDRESS_MAX 300
-/* To the leader, and for a moment to those before it. */
-#define LINKS_MAX 4
+/* One for each replica that ever led; more than a cluster has, unless replicas move from address to address. */
+#define LINKS_MAX 16
 /* A leader that hangs says nothing; until then another may lead. */
 #define TRY_MS 3000
 /* From one try to the next, while something may change that nobody tells of. */
@@ -21,7 +21,7 @@
 struct forward_link {
 	char address[ADDRESS_MAX];
 	struct rpc_channel *channel;
-	unsigned users;   /* threads that begin a call on it just now */
+	bool used;        /* since its other end led last */
 	uint64_t left_ms; /* since when its other end does not lead; 0: it does */
 };
 
@@ -36,8 +36,9 @@ struct forward {
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t changed;
 	struct tls_credentials *credentials;
-	struct forward_link *links[LINKS_MAX];
+	struct forward_link links[LINKS_MAX];
 	unsigned n_links;
+	unsigned reuse; /* the link that a new address takes when all are taken */
 	struct task_list waiting; /* for a leader, or for their next try */
 	bool news;                /* another leads */
 	bool stopping;
@@ -47,11 +48,9 @@ static const char stopping_text[] = "this replica is stopping; try again with an
 
 /* Links */
 
-static enum status_code link_new(struct forward *f, const char *address, struct status *st, struct forward_link **ret_link)
+static enum status_code new_channel(struct forward *f, const char *address, struct status *st,
+				    struct rpc_channel **ret_channel)
 {
-	struct forward_link *link = calloc(1, sizeof *link);
-	if (!link)
-		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
 	const struct rpc_channel_options options = {
 		.addresses = &address,
 		.n_addresses = 1,
@@ -60,41 +59,51 @@ static enum status_code link_new(struct forward *f, const char *address, struct 
 		.expect_roles = PEER_SERIAL,
 		.limits = CONN_LIMITS_DEFAULT,
 	};
-	enum status_code rc = rpc_channel_new(&options, st, &link->channel);
-	if (rc != STATUS_OK) {
-		free(link);
-		return rc;
-	}
-	strcpy(link->address, address);
-	*ret_link = link;
-	return STATUS_OK;
+	return rpc_channel_new(&options, st, ret_channel);
 }
 
-/* Under the lock. The caller is one of its users. */
-static enum status_code link_to(struct forward *f, const char *address, struct status *st, struct forward_link **ret_link)
+/* Under the lock. A channel lives as long as `f`. */
+static enum status_code channel_to(struct forward *f, const char *address, struct status *st,
+				   struct rpc_channel **ret_channel)
 {
 	struct forward_link *link = NULL;
 	for (unsigned i = 0; i < f->n_links && !link; i++)
-		if (strcmp(f->links[i]->address, address) == 0)
-			link = f->links[i];
-	if (!link) {
-		if (f->n_links == LINKS_MAX)
-			return status_set(st, STATUS_UNAVAILABLE, "the leader changes all the time; try again");
-		enum status_code rc = link_new(f, address, st, &link);
-		if (rc != STATUS_OK)
-			return rc;
-		f->links[f->n_links++] = link;
+		if (strcmp(f->links[i].address, address) == 0)
+			link = &f->links[i];
+	enum status_code rc = STATUS_OK;
+	if (!link && f->n_links < LINKS_MAX) {
+		link = &f->links[f->n_links];
+		rc = new_channel(f, address, st, &link->channel);
+		f->n_links += rc == STATUS_OK;
+	} else if (!link) {
+		link = &f->links[f->reuse++ % LINKS_MAX];
+		rc = rpc_channel_set_addresses(link->channel, &address, 1, st);
 	}
-	link->users++;
-	*ret_link = link;
+	if (rc != STATUS_OK)
+		return rc;
+	strcpy(link->address, address);
+	if (!link->used)
+		pthread_cond_signal(&f->changed); /* it may lead no more by now */
+	link->used = true;
+	link->left_ms = 0;
+	*ret_channel = link->channel;
 	return STATUS_OK;
 }
 
-/* Ends what is under way on it: answered() sees CANCELLED. */
-static void link_free(struct forward_link *link)
+/* What hangs at a former leader goes to the next. Under the lock; answered() runs on another thread. */
+static void drop_former(struct forward *f, const char *leader, uint64_t now)
 {
-	rpc_channel_free(link->channel);
-	free(link);
+	for (unsigned i = 0; i < f->n_links; i++) {
+		struct forward_link *link = &f->links[i];
+		if (strcmp(link->address, leader) == 0)
+			link->left_ms = 0;
+		else if (link->left_ms == 0)
+			link->left_ms = now;
+		if (!link->used || link->left_ms == 0 || now < link->left_ms + LINGER_MS)
+			continue;
+		link->used = false;
+		rpc_channel_drop(link->channel);
+	}
 }
 
 /* Tasks */
@@ -162,7 +171,7 @@ static void send_to(struct forward *f, struct forward_task *t, const char *addre
 {
 	uint64_t now = clock_monotonic_ms(), deadline = rpc_call_deadline(t->call);
 	struct status st;
-	struct forward_link *link = NULL;
+	struct rpc_channel *channel = NULL;
 	if (deadline <= now) {
 		rpc_call_fail(t->call, STATUS_DEADLINE_EXCEEDED, "%s: no time is left to ask the leader",
 			      rpc_call_method(t->call));
@@ -170,7 +179,7 @@ static void send_to(struct forward *f, struct forward_task *t, const char *addre
 	}
 	pthread_mutex_lock(&f->lock);
 	enum status_code rc = f->stopping ? status_set(&st, STATUS_UNAVAILABLE, "%s", stopping_text)
-					  : link_to(f, address, &st, &link);
+					  : channel_to(f, address, &st, &channel);
 	pthread_mutex_unlock(&f->lock);
 	if (rc != STATUS_OK) {
 		hold(f, t, st.message);
@@ -185,11 +194,7 @@ static void send_to(struct forward *f, struct forward_task *t, const char *addre
 		.on_behalf_of = rpc_call_identity(t->call),
 		.no_retry = true,
 	};
-	rpc_channel_call_raw(link->channel, rpc_call_method(t->call), t->payload, &options);
-	pthread_mutex_lock(&f->lock);
-	if (--link->users == 0 && link->left_ms != 0)
-		pthread_cond_signal(&f->changed);
-	pthread_mutex_unlock(&f->lock);
+	rpc_channel_call_raw(channel, rpc_call_method(t->call), t->payload, &options);
 }
 
 /* To whoever leads, or let it wait. */
@@ -221,23 +226,6 @@ void forward_call(struct forward *f, struct forward_task *t)
 
 /* The thread */
 
-/* Takes a link whose other end leads no more, and has had its time. Under the lock; NULL: there is none. */
-static struct forward_link *take_former(struct forward *f, const char *leader, uint64_t now)
-{
-	for (unsigned i = 0; i < f->n_links; i++) {
-		struct forward_link *link = f->links[i];
-		if (strcmp(link->address, leader) == 0)
-			link->left_ms = 0;
-		else if (link->left_ms == 0)
-			link->left_ms = now;
-		if (link->left_ms == 0 || now < link->left_ms + LINGER_MS || link->users > 0)
-			continue;
-		f->links[i] = f->links[--f->n_links];
-		return link;
-	}
-	return NULL;
-}
-
 /* Takes those whose turn it is: all, when another leads. Under the lock. */
 static void take_due(struct forward *f, bool all, uint64_t now, struct task_list *due)
 {
@@ -254,7 +242,7 @@ static void wait_for_work(struct forward *f)
 {
 	bool soon = !TAILQ_EMPTY(&f->waiting);
 	for (unsigned i = 0; i < f->n_links; i++)
-		soon = soon || f->links[i]->left_ms != 0;
+		soon = soon || (f->links[i].used && f->links[i].left_ms != 0);
 	if (!soon) {
 		pthread_cond_wait(&f->changed, &f->lock);
 		return;
@@ -277,11 +265,9 @@ static void *run(void *arg)
 		pthread_mutex_unlock(&f->lock);
 		(void)engine_leader(f->engine, &id, leader, sizeof leader);
 		pthread_mutex_lock(&f->lock);
-		struct forward_link *former = take_former(f, leader, now);
+		drop_former(f, leader, now);
 		take_due(f, news, now, &due);
 		pthread_mutex_unlock(&f->lock);
-		if (former)
-			link_free(former);
 		for (struct forward_task *t = TAILQ_FIRST(&due), *next; t; t = next) {
 			next = TAILQ_NEXT(t, entry);
 			dispatch(f, t);
@@ -350,7 +336,7 @@ void forward_stop(struct forward *f)
 		fail(t, stopping_text);
 	}
 	while (f->n_links > 0)
-		link_free(f->links[--f->n_links]);
+		rpc_channel_free(f->links[--f->n_links].channel); /* answered() sees CANCELLED */
 }
 
 void forward_free(struct forward *f)
@@ -370,6 +356,6 @@ void forward_set_credentials(struct forward *f, struct tls_credentials *credenti
 	tls_credentials_unref(f->credentials);
 	f->credentials = tls_credentials_ref(credentials);
 	for (unsigned i = 0; i < f->n_links; i++)
-		rpc_channel_set_credentials(f->links[i]->channel, credentials);
+		rpc_channel_set_credentials(f->links[i].channel, credentials);
 	pthread_mutex_unlock(&f->lock);
 }

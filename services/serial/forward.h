@@ -29,7 +29,6 @@ struct forward_task {
 
 	/* The module's own. */
 	struct forward *forward;
-	struct forward_link *link;   /* it is under way there */
 	uint64_t give_up_ms;         /* 0: nothing has gone wrong yet */
 	uint64_t due_ms;             /* of the next try */
 	TAILQ_ENTRY(forward_task) entry;

@@ -15,7 +15,25 @@ median_and_worst() { # FIELD FILE
 	field "$1" <"$2" | sort -n | awk '{ a[NR] = $1 } END { printf "%.0f / %.0f ms", a[int((NR + 1) / 2)], a[NR] }'
 }
 
-start_serial() { start "serial$1" "$bin/kds-serial" --config "$c/serial$1/kds-serial.conf"; }
+# Connections between replicas go through a relay, once there is one: to port 20001 for replica 1's, and so on.
+start_serial() {
+	local preload=()
+	[ ! -e "$work/relay" ] || preload=(env "LD_PRELOAD=$top/build/tests/fault_shim.so" "KDS_SHIM_CONNECT=7401=2000$1")
+	start "serial$1" "${preload[@]}" "$bin/kds-serial" --config "$c/serial$1/kds-serial.conf"
+}
+
+start_relay() {
+	local from to links=()
+	for from in 1 2 3; do
+		stop serial$from
+		for to in 1 2 3; do
+			[ $from = $to ] || links+=("$from:$to:$net.$to:2000$from:$net.$to:7401")
+		done
+	done
+	start relay python3 "$top/tests/support/relay.py" "$work/relay" "${links[@]}"
+	until grep -q ready "$work/relay.log"; do sleep 0.1; done
+	for from in 1 2 3; do start_serial $from; done
+}
 
 failover_event() { # KIND LEADER
 	local pid
@@ -32,13 +50,24 @@ failover_event() { # KIND LEADER
 		echo "$told" >>"$work/failover.$1"
 		kill -CONT "$pid"
 		;;
+	partition) # nothing passes between the leader and the others; clients reach all three
+		local other both=
+		for other in 1 2 3; do
+			[ "$other" = "$2" ] || both+="freeze $2 $other"$'\n'"freeze $other $2"$'\n'
+		done
+		printf '%s' "$both" >"$work/relay"
+		tell mark
+		echo "$told" >>"$work/failover.$1"
+		echo heal >"$work/relay"
+		;;
 	esac
 }
 
 bench_failover() {
 	local kind i
 	stop ca1 # it takes serials of its own
-	for kind in ${KDS_BENCH_FAILOVER:-kill-9 SIGTERM SIGSTOP}; do
+	for kind in ${KDS_BENCH_FAILOVER:-kill-9 SIGTERM SIGSTOP partition}; do
+		[ $kind != partition ] || start_relay
 		# shellcheck disable=SC2046
 		coproc load { exec "$top/build/tests/failover_load" $net.1:7400,$net.2:7400,$net.3:7400 $cluster $kds_name \
 			$(as ca1) 32 channel; }

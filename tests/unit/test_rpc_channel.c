@@ -428,6 +428,34 @@ static void test_channel_silence(void **state)
 	served_stop(b);
 }
 
+static void test_channel_drop(void **state)
+{
+	(void)state;
+	struct served *s = served_start(certificates, ADDRESS, NULL);
+	const char *address = served_address(s);
+	struct rpc_channel *ch = open_channel(certificates->node, &address, 1);
+	struct results once = RESULTS_INIT, again = RESULTS_INIT;
+	Kds__V1__RecordRequest in = KDS__V1__RECORD_REQUEST__INIT;
+	rpc_channel_drop(ch); /* nothing is connected yet */
+	struct rpc_call_options options = { .done = on_done, .arg = &again };
+	rpc_channel_call(ch, &kds__v1__serial__descriptor, 1, &in.base, &options);
+	options = (struct rpc_call_options){ .done = on_done, .arg = &once, .no_retry = true };
+	rpc_channel_call(ch, &kds__v1__serial__descriptor, 1, &in.base, &options);
+	served_wait_held(s, 2);
+	rpc_channel_drop(ch);
+	wait_results(&once, 1);
+	assert_int_equal(once.ok, 0);
+	served_wait_held(s, 3); /* one of them came again, on a new connection */
+	served_release(s, "");
+	wait_results(&again, 1);
+	assert_int_equal(again.ok, 1);
+	struct listener_stats stats;
+	listener_stats(s->listener, &stats);
+	assert_int_equal(stats.accepted, 2);
+	rpc_channel_free(ch);
+	served_stop(s);
+}
+
 static void test_channel_refused_everywhere(void **state)
 {
 	(void)state;
@@ -607,6 +635,7 @@ int main(void)
 		cmocka_unit_test(test_channel_deadline),
 		cmocka_unit_test(test_channel_leaves_a_server_that_never_answers),
 		cmocka_unit_test(test_channel_silence),
+		cmocka_unit_test(test_channel_drop),
 		cmocka_unit_test(test_channel_refused_everywhere),
 		cmocka_unit_test(test_channel_leaves_a_server_that_was_removed),
 		cmocka_unit_test(test_channel_new_addresses),

@@ -335,7 +335,7 @@ void sim_run(uint64_t seed, uint64_t steps, enum mutant mutant, bool verbose, co
 	s.n_nodes = sim_chance(&s, 60) ? 3 : 5;
 	bool snapshots = sim_chance(&s, 50) || mutant == MUTANT_CHANGED_PART || mutant == MUTANT_MOVED_SNAPSHOT;
 	s.log_tail = snapshots ? 1 + (unsigned)sim_dice(&s, 60) : LOG_TAIL_DEFAULT;
-	s.snapshot_part = 100 + sim_dice(&s, 5000);
+	s.snapshot_part = 1000 + sim_dice(&s, 8000); /* some dozen parts */
 	s.check = check_new(&s);
 	bool wild = sim_chance(&s, 25);
 	sim_trace(&s, "%u replicas, election timeout %u ms, heartbeat %u ms, log tail %u%s", s.n_nodes,

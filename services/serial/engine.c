@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <uv.h>
 
 #include "common/base/clock.h"
@@ -13,6 +14,7 @@
 #include "common/net/conn.h"
 #include "services/serial/genesis.h"
 #include "services/serial/inbox.h"
+#include "services/serial/integrity.h"
 #include "services/serial/level.h"
 #include "services/serial/members.h"
 #include "services/serial/replica.h"
@@ -27,6 +29,8 @@ struct engine {
 	struct inbox *inbox;
 	struct view *view;
 	struct peers *peers;
+	struct integrity *integrity;
+	char *data_dir;
 	void (*changed)(void *arg, struct state *state, uint64_t revision);
 	void (*leader_changed)(void *arg);
 	void *arg;
@@ -211,8 +215,20 @@ static void raise_level(struct engine *e)
 	engine_propose(e, &command, level_raised, e);
 }
 
+/* Of the file system that the database is on. */
+static void measure_disk(struct engine *e)
+{
+	struct statvfs fs;
+	if (statvfs(e->data_dir, &fs) != 0)
+		return;
+	e->status.free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	e->status.total_bytes = (uint64_t)fs.f_blocks * fs.f_frsize;
+}
+
 static void publish_status(struct engine *e, uint64_t gone, bool changed, uint64_t now)
 {
+	if (now >= e->status_due_ms)
+		measure_disk(e);
 	Kds__V1__RaftRole role = e->status.role;
 	uint64_t term = e->status.term, leader = e->status.leader_id, lost = e->status.lost_term;
 	replica_status(e->replica, &e->status);
@@ -223,6 +239,7 @@ static void publish_status(struct engine *e, uint64_t gone, bool changed, uint64
 	if (e->status.lost_term != 0)
 		e->status.leader_id = 0;
 	e->status.time_ms = clock_unix_ms();
+	e->status.scanned_ms = integrity_scanned_ms(e->integrity);
 	if (changed || e->status.revision == 0) { /* 0: just started */
 		Kds__V1__SerialStatus serials;
 		state_serial_status(e->state, &serials);
@@ -321,6 +338,7 @@ static void turn(struct engine *e)
 	}
 	replica_tick(e->replica, now);
 	start_reads(e, in);
+	replica_set_time(e->replica, view_time(e->view));
 	submit_proposals(e, in);
 	replica_finish(e->replica);
 	learn_genesis(e);
@@ -328,6 +346,7 @@ static void turn(struct engine *e)
 	e->members_due_ms = members_turn(e->members, now, &again);
 	if (again)
 		uv_async_send(&e->wake);
+	uint64_t integrity_due = integrity_turn(e->integrity, now);
 	bool changed = replica_take_changed(e->replica);
 	if (changed && e->changed)
 		e->changed(e->arg, e->state, state_revision(e->state));
@@ -341,6 +360,8 @@ static void turn(struct engine *e)
 		due = e->failover_due_ms;
 	if (e->members_due_ms < due)
 		due = e->members_due_ms;
+	if (integrity_due < due)
+		due = integrity_due;
 	uv_update_time(&e->loop);
 	uv_timer_start(&e->timer, on_timer, due > now ? due - now : 1, 0);
 }
@@ -449,7 +470,18 @@ static enum status_code start_replica(struct engine *e, const struct engine_opti
 		.arg = e,
 	};
 	enum status_code rc = secret_random(&r.seed, sizeof r.seed, st);
-	return rc == STATUS_OK ? replica_new(&r, st, &e->replica) : rc;
+	if (rc == STATUS_OK)
+		rc = replica_new(&r, st, &e->replica);
+	if (rc != STATUS_OK)
+		return rc;
+	const struct integrity_options i = {
+		.store = e->store,
+		.state = e->state,
+		.replica = e->replica,
+		.view = e->view,
+	};
+	e->integrity = integrity_new(&i);
+	return e->integrity ? STATUS_OK : status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the replica: out of memory");
 }
 
 static enum status_code start_loop(struct engine *e, struct status *st)
@@ -480,7 +512,8 @@ static enum status_code start_view(struct engine *e, const struct engine_options
 	};
 	e->view = view_new(&v);
 	e->inbox = inbox_new(on_inbox, e);
-	if (!e->view || !e->inbox)
+	e->data_dir = strdup(o->data_dir);
+	if (!e->view || !e->inbox || !e->data_dir)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine: out of memory");
 	kds__v1__replica_status__init(&e->status);
 	e->status.id = o->id;
@@ -605,6 +638,7 @@ void engine_stop(struct engine *e)
 		refuse_inbox(e);
 	replica_free(e->replica);
 	members_free(e->members);
+	integrity_free(e->integrity);
 	inbox_free(e->inbox);
 	view_free(e->view);
 	state_close(e->state);
@@ -612,6 +646,7 @@ void engine_stop(struct engine *e)
 	if (e->loop_ready)
 		uv_loop_close(&e->loop);
 	buffer_free(&e->scratch);
+	free(e->data_dir);
 	free(e);
 }
 

@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 
-#include "common/base/clock.h"
 #include "common/base/log.h"
 
 /* Entries of a turn before it is written in between: the cache holds them all, and some (replica_start.c). */
@@ -279,6 +278,11 @@ void replica_tick(struct replica *r, uint64_t now_ms)
 
 /* Proposals and reads */
 
+void replica_set_time(struct replica *r, uint64_t unix_ms)
+{
+	r->unix_ms = unix_ms;
+}
+
 /* Appends field 2, time_ms, to a packed command: fields may stand in any order. */
 static size_t stamp(uint8_t *end, uint64_t time_ms)
 {
@@ -324,9 +328,8 @@ bool replica_submit_entries(struct replica *r, struct raft_event *event)
 /* One RAFT_SUBMIT. */
 static void submit_batch(struct replica *r, const struct proposal *proposals, size_t n, struct raft_entry *entries)
 {
-	uint64_t now = clock_unix_ms();
-	if (r->last_time_ms < now)
-		r->last_time_ms = now;
+	if (r->last_time_ms < r->unix_ms)
+		r->last_time_ms = r->unix_ms;
 	for (size_t i = 0; i < n; i++) {
 		size_t len = proposals[i].len;
 		len += stamp(proposals[i].command + len, r->last_time_ms);
@@ -447,6 +450,17 @@ static void answer(struct replica *r, raft_index index)
 	}
 }
 
+void replica_sample(struct replica *r)
+{
+	struct agreement_sample sample = { .index = r->applied };
+	struct status st;
+	if (r->applied == 0 || agreement_find(&r->samples, r->applied))
+		return;
+	if (state_digest(r->state, &st, sample.digest) != STATUS_OK)
+		store_fatal(r->store, st.message);
+	agreement_keep(&r->samples, &sample);
+}
+
 static void apply_entry(void *arg, raft_index index, raft_term term, unsigned short type, struct slice data)
 {
 	struct replica *r = arg;
@@ -463,6 +477,8 @@ static void apply_entry(void *arg, raft_index index, raft_term term, unsigned sh
 	r->applied = index;
 	r->applied_term = term;
 	store_set_applied(r->store, index, term);
+	if (agreement_due(index))
+		replica_sample(r);
 	answer(r, index);
 }
 
@@ -553,6 +569,26 @@ size_t replica_voters(const struct replica *r, raft_id *ret_ids, size_t max)
 	return n;
 }
 
+static void tell_samples(struct replica *r, Kds__V1__ReplicaStatus *status)
+{
+	const struct agreement_sample *told[AGREEMENT_TOLD];
+	size_t n = agreement_tell(&r->samples, told);
+	for (size_t i = 0; i < n; i++) {
+		kds__v1__state_digest__init(&r->told[i]);
+		r->told[i].index = told[i]->index;
+		r->told[i].digest = (ProtobufCBinaryData){ sizeof told[i]->digest, (uint8_t *)told[i]->digest };
+		r->told_list[i] = &r->told[i];
+	}
+	status->n_digests = n;
+	status->digests = r->told_list;
+	status->digest_format = AGREEMENT_FORMAT;
+}
+
+const struct agreement_samples *replica_samples(const struct replica *r)
+{
+	return &r->samples;
+}
+
 void replica_status(struct replica *r, Kds__V1__ReplicaStatus *status)
 {
 	static const Kds__V1__RaftRole roles[] = {
@@ -575,6 +611,7 @@ void replica_status(struct replica *r, Kds__V1__ReplicaStatus *status)
 	status->first_index = store_first(r->store);
 	status->receives_percent = snapshot_receiver_percent(r->receiver);
 	status->sends_snapshots = snapshot_senders_count(r->senders);
+	tell_samples(r, status);
 }
 
 bool replica_take_changed(struct replica *r)

@@ -17,6 +17,7 @@
 #ifndef SERIAL_REPLICA_H
 #define SERIAL_REPLICA_H
 
+#include "services/serial/agreement.h"
 #include "services/serial/engine.h"
 #include "services/serial/membership.h"
 
@@ -57,7 +58,10 @@ struct proposal {
 };
 
 void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage *message, uint64_t now_ms);
-/* Stamps the commands with the time and proposes them. Each is answered once. */
+/* The wall clock's time, of which the stamps of commands are made; 0: it is not known, the last one's is kept. Once a
+ * turn, before replica_submit(). */
+void replica_set_time(struct replica *r, uint64_t unix_ms);
+/* Stamps the commands with the time, which never goes back, and proposes them. Each is answered once. */
 void replica_submit(struct replica *r, const struct proposal *proposals, size_t n);
 /* A linearizable read: runs once an entry that was proposed after it is applied. */
 void replica_read(struct replica *r, engine_read_fn read, void *arg);
@@ -105,8 +109,12 @@ raft_index replica_last_index(const struct replica *r);
  * single-server membership changes", raft-dev, 2015), for which this asks. False: not now, call again later.
  */
 bool replica_change(struct replica *r, raft_id id, const char *name, enum membership_role role);
-/* Fills id, role, term, leader_id and the indexes. */
+/* Fills id, role, term, leader_id, the indexes and the digests, which are borrowed until the next call. */
 void replica_status(struct replica *r, Kds__V1__ReplicaStatus *status);
+/* Takes the state's digest where it is now. */
+void replica_sample(struct replica *r);
+/* Those it took, here and at the indexes where all replicas do. Borrowed. */
+const struct agreement_samples *replica_samples(const struct replica *r);
 /* Was a command applied since the last call? */
 bool replica_take_changed(struct replica *r);
 

@@ -59,6 +59,10 @@ struct replica {
 	bool installing; /* libraft wants a snapshot in the place of its log: this one */
 	struct raft_snapshot_metadata installed;
 
+	struct agreement_samples samples;
+	Kds__V1__StateDigest told[AGREEMENT_TOLD]; /* of them, as messages */
+	Kds__V1__StateDigest *told_list[AGREEMENT_TOLD];
+
 	struct {
 		engine_transfer_fn done; /* NULL: none is under way */
 		void *arg;
@@ -75,6 +79,7 @@ struct replica {
 	bool leads;
 	raft_index barrier;    /* the newest entry that reads of an earlier turn wait for */
 	raft_index submitted;  /* the newest entry proposed in this turn; 0: none */
+	uint64_t unix_ms;      /* replica_set_time() */
 	uint64_t last_time_ms; /* of the newest command in the log, while we lead */
 
 	/* The last AppendEntries that was packed: other followers mostly need the same. */

@@ -1,10 +1,12 @@
 #include "services/serial/store_internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/base/crc32c.h"
+#include "common/base/file.h"
 #include "common/base/log.h"
 
 _Noreturn void store_fatal(struct store *s, const char *doing)
@@ -25,6 +27,19 @@ static _Noreturn void guard_failed(struct store *s)
 		  "disk, then start it again",
 		  s->dir, strerror(errno));
 	_exit(3);
+}
+
+_Noreturn void store_condemn(struct store *s, const char *why)
+{
+	char path[4200];
+	struct status st;
+	snprintf(path, sizeof path, "%s/condemned", s->dir);
+	if (file_write(path, (struct slice){ why, strlen(why) }, 0600, true, &st) != STATUS_OK)
+		log_error("%s", st.message);
+	log_error("%s/replica.db: %s; stopping for good, before this replica answers anybody wrongly: check disk and memory of "
+		  "this host, then bring the replica back under a new id",
+		  s->dir, why);
+	_exit(4);
 }
 
 static void must(struct store *s, int rv, const char *doing)

@@ -35,7 +35,8 @@ struct store_identity {
 /*
  * Opens DIR/replica.db, making it (and DIR) when there is none. FAILED_PRECONDITION with what to do: of another cluster
  * or replica, of a newer format, locked by another process, not a database; DATA_LOSS: log with a gap, or behind the
- * highest index this replica ever acknowledged, or with a damaged entry. Blocks; reads the whole log once.
+ * highest index this replica ever acknowledged, or with a damaged entry, or condemned (store_condemn()). Blocks; reads the
+ * whole log once.
  */
 enum status_code store_open(const char *dir, const struct store_identity *id, struct status *st,
 			    struct store **ret_store) MUST_CHECK;
@@ -119,6 +120,9 @@ void store_read_changes(struct store *s, raft_index after, store_entry_fn each, 
 /* Appends the newest RAFT_COMMAND's bytes; false: the log has none. */
 bool store_read_last_command(struct store *s, struct buffer *out) MUST_CHECK;
 
+/* This replica's state is wrong: says so in DIR/condemned, so that it is never started again on this directory, and ends
+ * the process with status 4. */
+_Noreturn void store_condemn(struct store *s, const char *why);
 /* Logs what failed with SQLite's words and what to do, and ends the process with status 3. */
 _Noreturn void store_fatal(struct store *s, const char *doing);
 

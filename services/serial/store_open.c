@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/secret.h"
 
@@ -317,9 +318,28 @@ static enum status_code check_log(struct store *s, struct status *st)
 	return STATUS_OK;
 }
 
+static enum status_code check_condemned(struct store *s, struct status *st)
+{
+	char path[4200];
+	struct buffer why = { 0 };
+	snprintf(path, sizeof path, "%s/condemned", s->dir);
+	enum status_code rc = file_read(path, 1024, st, &why);
+	if (rc == STATUS_OK)
+		rc = status_set(st, STATUS_DATA_LOSS,
+				"%s: this replica stopped for good: %.*s; check disk and memory of this host, then bring the "
+				"replica back under a new id",
+				path, (int)why.len, (const char *)why.data);
+	else if (rc == STATUS_NOT_FOUND)
+		rc = STATUS_OK;
+	buffer_free(&why);
+	return rc;
+}
+
 static enum status_code load(struct store *s, const struct store_identity *id, bool read_only, struct status *st)
 {
-	enum status_code rc = guard_read(&s->guard, s->dir, st);
+	enum status_code rc = check_condemned(s, st);
+	if (rc == STATUS_OK)
+		rc = guard_read(&s->guard, s->dir, st);
 	if (rc == STATUS_OK)
 		rc = open_database(s, read_only, st);
 	bool empty = false;

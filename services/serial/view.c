@@ -6,19 +6,26 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "services/serial/alarms.h"
+#include "services/serial/clocks.h"
 #include "services/serial/level.h"
 
 #define VERSION_SIZE 32
+#define NAME_SIZE 128
 
 struct known_member {
 	uint64_t id;
+	char name[NAME_SIZE];
 	char *address;
 	bool voter;
 	bool has_status;
 	uint64_t heard_ms;  /* monotonic; 0: never */
 	uint64_t status_ms; /* likewise */
-	Kds__V1__ReplicaStatus status;
-	char version[VERSION_SIZE]; /* behind status.version */
+	Kds__V1__ReplicaStatus status; /* without digests */
+	char version[VERSION_SIZE];    /* behind status.version */
+	struct agreement_sample samples[AGREEMENT_TOLD];
+	size_t n_samples;
+	struct clock_estimate clock;
 };
 
 struct view {
@@ -51,6 +58,7 @@ struct view *view_new(const struct view_options *o)
 	for (size_t i = 0; ok && i < o->n_members; i++) {
 		struct known_member *m = &v->members[v->n_members++];
 		m->id = o->members[i].id;
+		snprintf(m->name, sizeof m->name, "%s", o->members[i].name);
 		m->address = strdup(o->members[i].address);
 		kds__v1__replica_status__init(&m->status);
 		ok = m->address != NULL;
@@ -83,6 +91,7 @@ bool view_set_members(struct view *v, const struct engine_member *members, size_
 		else
 			kds__v1__replica_status__init(&fresh[i].status);
 		fresh[i].id = members[i].id;
+		snprintf(fresh[i].name, sizeof fresh[i].name, "%s", members[i].name);
 		fresh[i].address = strdup(members[i].address);
 		ok = fresh[i].address != NULL;
 	}
@@ -118,11 +127,28 @@ void view_free(struct view *v)
 	free(v);
 }
 
+static void keep_samples(struct known_member *m, const Kds__V1__ReplicaStatus *status)
+{
+	m->n_samples = 0;
+	for (size_t i = 0; i < status->n_digests && m->n_samples < AGREEMENT_TOLD; i++) {
+		const Kds__V1__StateDigest *told = status->digests[i];
+		struct agreement_sample *sample = &m->samples[m->n_samples];
+		if (told->digest.len != sizeof sample->digest || told->index == 0)
+			continue;
+		sample->index = told->index;
+		memcpy(sample->digest, told->digest.data, sizeof sample->digest);
+		m->n_samples++;
+	}
+}
+
 static void keep_status(struct known_member *m, const Kds__V1__ReplicaStatus *status, uint64_t now)
 {
 	m->status = *status;
 	snprintf(m->version, sizeof m->version, "%s", status->version);
 	m->status.version = m->version;
+	m->status.n_digests = 0;
+	m->status.digests = NULL;
+	keep_samples(m, status);
 	m->has_status = true;
 	m->status_ms = now;
 }
@@ -152,8 +178,10 @@ void view_heard(struct view *v, uint64_t from, const Kds__V1__ReplicaStatus *sta
 	struct known_member *m = find(v, from);
 	if (m)
 		m->heard_ms = now;
-	if (m && status && status->id == from)
+	if (m && status && status->id == from) {
 		keep_status(m, status, now);
+		clock_estimate_add(&m->clock, status->time_ms, now);
+	}
 	pthread_mutex_unlock(&v->mutex);
 }
 
@@ -197,6 +225,12 @@ unsigned view_level_known(struct view *v)
 	return lowest;
 }
 
+/* Was it heard of within an election timeout's time? */
+static bool was_heard(const struct view *v, const struct known_member *m, uint64_t now)
+{
+	return m->heard_ms != 0 && now - m->heard_ms <= v->election_ms;
+}
+
 bool view_hears_majority(struct view *v)
 {
 	uint64_t now = clock_monotonic_ms();
@@ -205,10 +239,47 @@ bool view_hears_majority(struct view *v)
 	for (size_t i = 0; i < v->n_members; i++) {
 		const struct known_member *m = &v->members[i];
 		voters += m->voter;
-		heard += m->voter && (m->id == v->self || (m->heard_ms != 0 && now - m->heard_ms <= v->election_ms));
+		heard += m->voter && (m->id == v->self || was_heard(v, m, now));
 	}
 	pthread_mutex_unlock(&v->mutex);
 	return heard > voters / 2;
+}
+
+size_t view_reports(struct view *v, struct agreement_report ret_reports[VIEW_MEMBERS_MAX])
+{
+	size_t n = 0;
+	pthread_mutex_lock(&v->mutex);
+	for (size_t i = 0; i < v->n_members && n < VIEW_MEMBERS_MAX; i++) {
+		const struct known_member *m = &v->members[i];
+		if (m->id == v->self)
+			continue;
+		struct agreement_report *r = &ret_reports[n++];
+		*r = (struct agreement_report){ .id = m->id, .voter = m->voter };
+		if (m->status.digest_format != AGREEMENT_FORMAT)
+			continue;
+		memcpy(r->samples, m->samples, sizeof r->samples);
+		r->n = m->n_samples;
+	}
+	pthread_mutex_unlock(&v->mutex);
+	return n;
+}
+
+uint64_t view_time(struct view *v)
+{
+	uint64_t clocks[VIEW_MEMBERS_MAX], own = clock_unix_ms(), now = clock_monotonic_ms();
+	size_t n = 0, voters = 0;
+	pthread_mutex_lock(&v->mutex);
+	for (size_t i = 0; i < v->n_members; i++) {
+		const struct known_member *m = &v->members[i];
+		if (!m->voter)
+			continue;
+		voters++;
+		uint64_t clock = m->id == v->self ? own : clock_estimate_now(&m->clock, now);
+		if (clock != 0 && n < VIEW_MEMBERS_MAX)
+			clocks[n++] = clock;
+	}
+	pthread_mutex_unlock(&v->mutex);
+	return clocks_agree(own, clocks, n, voters);
 }
 
 bool view_leads(struct view *v)
@@ -229,16 +300,39 @@ uint64_t view_leader(struct view *v)
 	return leader;
 }
 
-static Kds__V1__ReplicaStatus *copy_status(const Kds__V1__ReplicaStatus *status)
+static Kds__V1__StateDigest *copy_sample(const struct agreement_sample *sample)
+{
+	Kds__V1__StateDigest *copy = malloc(sizeof *copy);
+	uint8_t *digest = malloc(sizeof sample->digest);
+	if (!copy || !digest) {
+		free(copy);
+		free(digest);
+		return NULL;
+	}
+	memcpy(digest, sample->digest, sizeof sample->digest);
+	kds__v1__state_digest__init(copy);
+	copy->index = sample->index;
+	copy->digest = (ProtobufCBinaryData){ sizeof sample->digest, digest };
+	return copy;
+}
+
+static Kds__V1__ReplicaStatus *copy_status(const struct known_member *m)
 {
 	Kds__V1__ReplicaStatus *copy = malloc(sizeof *copy);
 	if (!copy)
 		return NULL;
-	*copy = *status;
-	copy->version = strdup(status->version);
-	if (copy->version)
+	*copy = m->status;
+	copy->version = strdup(m->version);
+	copy->digests = calloc(AGREEMENT_TOLD, sizeof *copy->digests);
+	bool ok = copy->version && copy->digests;
+	for (size_t i = 0; ok && i < m->n_samples; i++) {
+		copy->digests[i] = copy_sample(&m->samples[i]);
+		ok = copy->digests[i] != NULL;
+		copy->n_digests += ok;
+	}
+	if (ok)
 		return copy;
-	free(copy);
+	kds__v1__replica_status__free_unpacked(copy, NULL);
 	return NULL;
 }
 
@@ -252,14 +346,19 @@ static Kds__V1__Member *describe(struct view *v, const struct known_member *m, c
 	kds__v1__member__init(out);
 	out->id = m->id;
 	out->voter = m->voter;
-	out->reachable = m->id == v->self || (connected && m->heard_ms != 0 && now - m->heard_ms <= v->election_ms);
+	out->reachable = m->id == v->self || (connected && was_heard(v, m, now));
 	uint64_t age = m->id == v->self || !m->has_status ? 0 : now - m->status_ms;
 	out->age_ms = age > UINT32_MAX ? UINT32_MAX : (uint32_t)age;
+	uint64_t clock = clock_estimate_now(&m->clock, now);
+	out->clock_known = m->id == v->self || (out->reachable && clock != 0);
+	if (out->clock_known && m->id != v->self)
+		out->clock_offset_ms = (int64_t)(clock - clock_unix_ms());
+	out->name = strdup(m->name);
 	out->address = strdup(m->address);
 	out->rpc_address = strdup(rpc_address);
 	if (m->has_status)
-		out->status = copy_status(&m->status);
-	if (out->address && out->rpc_address && (!m->has_status || out->status))
+		out->status = copy_status(m);
+	if (out->name && out->address && out->rpc_address && (!m->has_status || out->status))
 		return out;
 	kds__v1__member__free_unpacked(out, NULL);
 	return NULL;
@@ -348,5 +447,8 @@ Kds__V1__ViewResponse *view_fill(struct view *v, struct peers *peers)
 		return NULL;
 	}
 	out->quorum = has_quorum(out);
-	return out;
+	if (alarms_add(out))
+		return out;
+	kds__v1__view_response__free_unpacked(out, NULL);
+	return NULL;
 }

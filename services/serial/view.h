@@ -5,6 +5,7 @@
 #ifndef SERIAL_VIEW_H
 #define SERIAL_VIEW_H
 
+#include "services/serial/agreement.h"
 #include "services/serial/engine.h"
 #include "services/serial/failover.h"
 
@@ -39,6 +40,11 @@ void view_leader_facts(struct view *v, uint64_t leader, uint64_t term, uint64_t 
 struct failover_voter view_report(struct view *v, uint64_t id);
 /* The highest level of commands that every member has said it knows (level.h); 0 while one has said nothing. */
 unsigned view_level_known(struct view *v);
+/* What the others told of their states; those of another version of the digest are left out. Returns how many. */
+#define VIEW_MEMBERS_MAX 64
+size_t view_reports(struct view *v, struct agreement_report ret_reports[VIEW_MEMBERS_MAX]);
+/* The time that the clocks of the voters agree on (clocks.h); 0: too few of them were heard lately. */
+uint64_t view_time(struct view *v);
 
 /* Was a majority of the voters, ourselves included, heard of within the last election timeout? */
 bool view_hears_majority(struct view *v);

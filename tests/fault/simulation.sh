@@ -32,4 +32,5 @@ changed-entry another entry .* than others have
 forged-acknowledgement committed another entry|without the committed entry|has committed entry
 changed-part the state of replica . .* differs|a replica gave up
 moved-snapshot the state of replica . .* differs|a replica gave up|another entry
+own-clock never showed more
 END

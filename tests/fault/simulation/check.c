@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "services/serial/clocks.h"
 #include "tests/fault/simulation/digest.h"
 #include "tests/fault/simulation/node.h"
 
@@ -41,6 +42,7 @@ struct check {
 	struct place *places; /* of index 1 on */
 	size_t n_places, cap_places;
 	uint64_t committed;     /* the highest index that was */
+	uint64_t reached_ms;    /* the latest time that the clocks of a majority ever showed */
 	raft_id *leaders;       /* by term */
 	size_t n_leaders, cap_leaders;
 	raft_id *votes[NODES_MAX]; /* of each replica by term */
@@ -246,6 +248,21 @@ static void check_state(struct check *c, unsigned index, uint64_t applied)
 			 applied);
 }
 
+/* The state's time is not ahead of what a majority's clocks have shown, as far as others could know. */
+static void check_time(struct check *c, unsigned index)
+{
+	struct sim *s = c->sim;
+	uint64_t clocks[NODES_MAX], time = state_time_ms(node_state(s->nodes[index]));
+	for (unsigned i = 0; i < s->n_nodes; i++)
+		clocks[i] = node_clock_known(s->nodes[i]);
+	uint64_t reached = clocks_agree(UINT64_MAX, clocks, s->n_nodes, s->n_nodes) - CLOCKS_TOLERANCE_MS;
+	if (reached > c->reached_ms)
+		c->reached_ms = reached;
+	if (time > c->reached_ms + CLOCKS_TOLERANCE_MS)
+		sim_fail(s, "the state of replica %u is at %" PRIu64 " ms, but a majority's clocks never showed more than %"
+			 PRIu64, index + 1, time, c->reached_ms);
+}
+
 /* What its disk holds is what it has written, by its own digest. A mutant changes the disk behind its back, and is to be
  * caught by what comes of it. */
 static void check_scan(struct check *c, unsigned index)
@@ -268,6 +285,7 @@ static void check_node(struct check *c, unsigned index)
 	check_leader(c, index, &status);
 	check_commit(c, index, status.commit_index);
 	check_numbers(c, index);
+	check_time(c, index);
 	/* Within a transaction the tables are half written. */
 	if (status.applied_index == m->digested || !sqlite3_get_autocommit(store_sqlite(node_store(n))))
 		return;

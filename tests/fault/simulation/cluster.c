@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "services/serial/clocks.h"
 #include "tests/fault/simulation/check.h"
 #include "tests/fault/simulation/client.h"
 #include "tests/fault/simulation/disk.h"
@@ -18,8 +19,13 @@
 #define HEALING_MS 120000 /* at most, until all agree at the end */
 #define QUIET_MS 2000     /* the last transactions are committed, the last entries known as committed */
 
+#define FAR_MS ((int64_t)365 * 24 * 3600 * 1000) /* that one clock at a time may be wrong by */
+#define NOBODY NODES_MAX
+
 struct plan {
 	uint64_t misfortune_ms; /* the next */
+	unsigned far;           /* whose clock is years off; NOBODY */
+	uint64_t near_ms;       /* since when nobody's is */
 	uint64_t restart_ms[NODES_MAX];
 };
 
@@ -132,9 +138,16 @@ static void change_weather(struct sim *s)
 	network_weather(s->network, lose, delay);
 }
 
-static void jump_clock(struct sim *s, unsigned i)
+static void jump_clock(struct sim *s, struct plan *plan, unsigned i)
 {
 	int64_t offset = (int64_t)sim_dice(s, 2 * CLOCK_MS) - CLOCK_MS;
+	if (plan->far == NOBODY && s->now_ms > plan->near_ms + 2 * CLOCKS_WINDOW_MS && sim_chance(s, 50)) {
+		plan->far = i;
+		offset = sim_chance(s, 70) ? FAR_MS : -FAR_MS;
+	} else if (plan->far == i) {
+		plan->far = NOBODY;
+		plan->near_ms = s->now_ms;
+	}
 	sim_trace(s, "the clock of replica %u jumps to %+" PRId64 " ms", i + 1, offset);
 	node_set_clock(s->nodes[i], offset);
 }
@@ -166,7 +179,7 @@ static void misfortune(struct sim *s, struct plan *plan)
 		change_weather(s);
 		break;
 	case 8:
-		jump_clock(s, i);
+		jump_clock(s, plan, i);
 		break;
 	case 9:
 		node_stall(s->nodes[i], sim_dice(s, 3 * s->election_ms));
@@ -346,7 +359,7 @@ void sim_run(uint64_t seed, uint64_t steps, enum mutant mutant, bool verbose, co
 	for (unsigned i = 0; i < s.n_nodes; i++)
 		node_start(s.nodes[i]);
 	s.clients = clients_new(&s);
-	struct plan plan = { .misfortune_ms = s.now_ms + 2 * s.election_ms };
+	struct plan plan = { .misfortune_ms = s.now_ms + 2 * s.election_ms, .far = NOBODY };
 	while (s.step < steps)
 		step(&s, &plan);
 	heal(&s, &plan);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/rpc/message.h"
+#include "services/serial/clocks.h"
 #include "services/serial/genesis.h"
 #include "tests/fault/simulation/check.h"
 #include "tests/fault/simulation/disk.h"
@@ -29,6 +30,9 @@ struct node {
 	struct state *state;
 	struct replica *replica; /* NULL: down */
 	int64_t clock_ms;
+	int64_t past_clock_ms; /* before it was set back, until */
+	uint64_t past_until_ms;
+	struct clock_estimate clocks[NODES_MAX]; /* of the others */
 	uint64_t busy_until_ms;
 	bool stands;
 	struct proposal *proposals; /* each command on the heap */
@@ -60,10 +64,40 @@ void node_free(struct node *n)
 	free(n);
 }
 
+uint64_t node_clock(const struct node *n)
+{
+	return (uint64_t)((int64_t)(UNIX_MS + n->sim->now_ms - START_MS) + n->clock_ms);
+}
+
+uint64_t node_clock_known(const struct node *n)
+{
+	uint64_t clock = node_clock(n);
+	if (n->sim->now_ms > n->past_until_ms || n->past_clock_ms < n->clock_ms)
+		return clock;
+	return (uint64_t)((int64_t)clock + n->past_clock_ms - n->clock_ms);
+}
+
 static void set_clocks(const struct node *n)
 {
-	uint64_t now = n->sim->now_ms;
-	sim_clock_set(now, (uint64_t)((int64_t)(UNIX_MS + now - START_MS) + n->clock_ms));
+	sim_clock_set(n->sim->now_ms, node_clock(n));
+}
+
+/* As services/serial/view.c: what the replicas tell each other of their clocks comes with any message here. */
+static uint64_t agreed_time(const struct node *n)
+{
+	uint64_t clocks[NODES_MAX];
+	size_t known = 0, voters = 0;
+	if (n->sim->mutant == MUTANT_OWN_CLOCK)
+		return node_clock(n);
+	for (unsigned i = 0; i < n->sim->n_nodes; i++) {
+		if (!replica_is_voter(n->replica, i + 1))
+			continue;
+		voters++;
+		uint64_t clock = i == n->index ? node_clock(n) : clock_estimate_now(&n->clocks[i], n->sim->now_ms);
+		if (clock != 0)
+			clocks[known++] = clock;
+	}
+	return clocks_agree(node_clock(n), clocks, known, voters);
 }
 
 /* What the replica calls */
@@ -164,6 +198,7 @@ void node_start(struct node *n)
 	struct sim *s = n->sim;
 	struct status st;
 	set_clocks(n);
+	memset(n->clocks, 0, sizeof n->clocks);
 	prepare_store(n);
 	if (state_open(store_sqlite(n->store), &st, &n->state) != STATUS_OK)
 		sim_fail(s, "replica %u: %s", n->index + 1, st.message);
@@ -287,6 +322,7 @@ static void receive(struct node *n, unsigned from, struct slice packed)
 		if (data->len > 0)
 			data->data[data->len - 1] ^= 1;
 	}
+	clock_estimate_add(&n->clocks[from], node_clock(s->nodes[from]), s->now_ms);
 	check_message(s->check, from, n->index, m);
 	if (m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_SNAPSHOT_PART)
 		receive_part(n, m->snapshot_part);
@@ -334,6 +370,7 @@ void node_turn(struct node *n)
 	set_clocks(n);
 	receive_all(n);
 	replica_tick(n->replica, s->now_ms);
+	replica_set_time(n->replica, agreed_time(n));
 	take_requests(n);
 	replica_finish(n->replica);
 	if (n->stands) {
@@ -381,6 +418,10 @@ void node_stall(struct node *n, uint64_t ms)
 
 void node_set_clock(struct node *n, int64_t offset_ms)
 {
+	uint64_t now = n->sim->now_ms;
+	if (now > n->past_until_ms || n->clock_ms > n->past_clock_ms)
+		n->past_clock_ms = n->clock_ms;
+	n->past_until_ms = now + CLOCKS_WINDOW_MS;
 	n->clock_ms = offset_ms;
 }
 

@@ -32,6 +32,9 @@ void node_turn(struct node *n);
 void node_stall(struct node *n, uint64_t ms);
 /* Its wall clock differs from the true time by so much. */
 void node_set_clock(struct node *n, int64_t offset_ms);
+uint64_t node_clock(const struct node *n);
+/* The latest that others may take it for: a clock that was set back is known as it was for a while (clocks.h). */
+uint64_t node_clock_known(const struct node *n);
 
 /* For the next turn. The command is packed without time_ms, and copied. Each is answered once. */
 void node_propose(struct node *n, struct slice command, engine_done_fn done, void *arg);

@@ -42,6 +42,7 @@ enum mutant {
 	MUTANT_FORGED_ACKNOWLEDGEMENT, /* what one replica has on disk counts as another's, too */
 	MUTANT_CHANGED_PART,           /* a snapshot's bytes change on their way, and their hashes with them */
 	MUTANT_MOVED_SNAPSHOT,         /* a snapshot says that it is of the entry behind its own */
+	MUTANT_OWN_CLOCK,              /* a leader stamps with its own clock, whatever the others' say */
 	MUTANT_COUNT,
 };
 

@@ -26,6 +26,8 @@ static const char *role_name(Kds__V1__RaftRole role)
 	}
 }
 
+#define MEASURES 9 /* columns of the view that need a status */
+
 static const Kds__V1__ViewResponse *view_of(const struct session_reply *reply)
 {
 	return (const Kds__V1__ViewResponse *)reply->answer;
@@ -66,23 +68,65 @@ static enum status_code ask_views(struct cli *cli, struct status *st, struct ses
 	return session_ask_all(cli, PEER_SERIAL, &request, st, ret_replies, ret_n);
 }
 
-static void add_member(struct table *t, const Kds__V1__Member *m)
+static const Kds__V1__ReplicaStatus *leader_of(const Kds__V1__ViewResponse *v)
+{
+	for (size_t i = 0; i < v->n_members; i++)
+		if (v->members[i]->id == v->leader_id && v->members[i]->reachable)
+			return v->members[i]->status;
+	return NULL;
+}
+
+/* How many entries it is behind what is committed. */
+static void add_lag(struct table *t, const Kds__V1__ReplicaStatus *s, const Kds__V1__ReplicaStatus *leader)
+{
+	if (!leader)
+		table_add(t, "-");
+	else
+		table_add(t, "%" PRIu64,
+			  leader->commit_index > s->applied_index ? leader->commit_index - s->applied_index : 0);
+}
+
+static void add_clock(struct table *t, const Kds__V1__Member *m)
+{
+	int64_t ms = m->clock_offset_ms;
+	uint64_t size = ms < 0 ? -(uint64_t)ms : (uint64_t)ms;
+	if (m->clock_known)
+		table_add(t, "%c%" PRIu64 ".%03" PRIu64 " s", ms < 0 ? '-' : '+', size / 1000, size % 1000);
+	else
+		table_add(t, "-");
+}
+
+static void add_disk(struct table *t, const Kds__V1__ReplicaStatus *s)
+{
+	if (s->total_bytes == 0)
+		table_add(t, "-");
+	else
+		table_add(t, "%.1f GiB (%.0f%%)", (double)s->free_bytes / (1 << 30),
+			  100.0 * (double)s->free_bytes / (double)s->total_bytes);
+}
+
+static void add_member(struct table *t, const Kds__V1__Member *m, const Kds__V1__ReplicaStatus *leader)
 {
 	const Kds__V1__ReplicaStatus *s = m->status;
 	table_add(t, "%" PRIu64, m->id);
+	table_add(t, "%s", *m->name ? m->name : "-");
 	table_add(t, "%s", *m->rpc_address ? m->rpc_address : m->address);
 	table_add(t, "%s", m->reachable ? "yes" : "NO");
 	/* What one that is away said last of its role would show two leaders. */
-	table_add(t, "%s%s", s && m->reachable ? role_name(s->role) : "-", m->voter ? "" : " (no vote)");
+	table_add(t, "%s%s", s && m->reachable ? role_name(s->role) : "-", m->voter ? "" : " (standby)");
 	if (!s) {
-		for (int i = 0; i < 5; i++)
+		for (int i = 0; i < MEASURES; i++)
 			table_add(t, "-");
 		return;
 	}
 	table_add(t, "%" PRIu64, s->term);
 	table_add(t, "%" PRIu64, s->applied_index);
+	add_lag(t, s, leader);
 	table_add(t, "%" PRIu64, s->last_serial);
 	table_add(t, "%" PRIu64, s->min_serial);
+	table_add(t, "%s", s->version);
+	add_clock(t, m);
+	add_disk(t, s);
 	table_add(t, "%u.%u s", m->age_ms / 1000, m->age_ms % 1000 / 100);
 }
 
@@ -101,6 +145,36 @@ static void print_quorum(const Kds__V1__ViewResponse *v)
 		printf("\nQuorum: NO. %zu of %zu voters are reachable from replica %" PRIu64
 		       "; nothing can be changed or signed until %zu are and agree on a leader.\n",
 		       reachable, voters, v->asked_id, voters / 2 + 1);
+}
+
+/* What the cluster can lose, in all and beyond what is away already. */
+static void print_survival(const Kds__V1__ViewResponse *v)
+{
+	size_t voters = 0, reachable = 0;
+	for (size_t i = 0; i < v->n_members; i++) {
+		voters += v->members[i]->voter != 0;
+		reachable += v->members[i]->voter && v->members[i]->reachable;
+	}
+	size_t majority = voters / 2 + 1;
+	if (voters == 1)
+		printf("It has one voter and survives the loss of none: keep backups, or add replicas.\n");
+	else if (voters == 2)
+		printf("It has two voters and survives the loss of neither: add a third.\n");
+	else if (voters > 2)
+		printf("It survives the loss of %zu of %zu voters; %zu more can be lost now.\n", voters - majority, voters,
+		       reachable > majority ? reachable - majority : 0);
+}
+
+static void print_alarms(const Kds__V1__ViewResponse *v)
+{
+	if (v->n_alarms > 0)
+		printf("\nAlarms:\n");
+	for (size_t i = 0; i < v->n_alarms; i++) {
+		char line[STATUS_MESSAGE_MAX];
+		snprintf(line, sizeof line, "%s", v->alarms[i]->text);
+		output_sanitize(line);
+		printf("  - %s\n", line);
+	}
 }
 
 /* Why it did not answer, without the address where that stands beside it. */
@@ -127,21 +201,24 @@ static void print_silent(const struct session_reply *replies, size_t n)
 static enum status_code print_view(const struct session_reply *best, const struct session_reply *replies, size_t n,
 				   struct status *st)
 {
-	static const char *const headings[] = { "REPLICA", "ADDRESS",     "REACHABLE",  "ROLE", "TERM",
-						"APPLIED", "LAST SERIAL", "MIN SERIAL", "AGE" };
+	static const char *const headings[] = { "REPLICA", "NAME",        "ADDRESS",    "REACHABLE", "ROLE",
+						"TERM",    "APPLIED",     "LAG",        "LAST SERIAL", "MIN SERIAL",
+						"VERSION", "CLOCK",       "FREE DISK",  "AGE" };
 	const Kds__V1__ViewResponse *v = view_of(best);
-	struct table *t = table_new(headings, 9);
+	struct table *t = table_new(headings, sizeof headings / sizeof *headings);
 	if (!t)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "print the answer: out of memory");
 	for (size_t i = 0; i < v->n_members; i++)
-		add_member(t, v->members[i]);
+		add_member(t, v->members[i], leader_of(v));
 	printf("Cluster %s as replica %" PRIu64 " at %s sees it:\n\n", v->cluster, v->asked_id, best->address);
 	enum status_code rc = table_print(t, st);
 	table_free(t);
 	if (rc != STATUS_OK)
 		return rc;
 	print_quorum(v);
+	print_survival(v);
 	print_silent(replies, n);
+	print_alarms(v);
 	return STATUS_OK;
 }
 
@@ -202,7 +279,13 @@ static void format_uptime(uint64_t seconds, char *buf, size_t size)
 		snprintf(buf, size, "%" PRIu64 "m %" PRIu64 "s", seconds / 60, seconds % 60);
 }
 
-static enum status_code print_health(const struct session_reply *replies, size_t n, const char *quorum_problem,
+struct verdict {
+	const Kds__V1__ViewResponse *view; /* NULL: no replica answers */
+	char quorum_problem[160];          /* "": there is a quorum */
+	bool healthy;
+};
+
+static enum status_code print_health(const struct session_reply *replies, size_t n, const struct verdict *v,
 				     struct status *st)
 {
 	static const char *const headings[] = { "PROCESS", "NAME",   "ADDRESS",     "OK",
@@ -230,15 +313,36 @@ static enum status_code print_health(const struct session_reply *replies, size_t
 	}
 	enum status_code rc = table_print(t, st);
 	table_free(t);
+	if (rc != STATUS_OK)
+		return rc;
+	printf("\nQuorum: %s%s\n", *v->quorum_problem ? "NO, " : "yes", v->quorum_problem);
+	if (v->view)
+		print_alarms(v->view);
+	return STATUS_OK;
+}
+
+/* As they are in the view. */
+static enum status_code alarms_json(const Kds__V1__ViewResponse *v, struct status *st, json_t **ret_alarms)
+{
+	json_t *alarms = json_array();
+	enum status_code rc = STATUS_OK;
+	for (size_t i = 0; v && i < v->n_alarms && rc == STATUS_OK; i++) {
+		json_t *alarm = NULL;
+		rc = json_from_message(&v->alarms[i]->base, true, st, &alarm);
+		if (rc == STATUS_OK && json_array_append_new(alarms, alarm) < 0)
+			rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+	}
 	if (rc == STATUS_OK)
-		printf("\nQuorum: %s%s\n", quorum_problem ? "NO, " : "yes", quorum_problem ? quorum_problem : "");
+		*ret_alarms = alarms;
+	else
+		json_decref(alarms);
 	return rc;
 }
 
-static enum status_code health_json(const struct session_reply *replies, size_t n, const char *quorum_problem,
-				    bool healthy, struct status *st)
+static enum status_code health_json(const struct session_reply *replies, size_t n, const struct verdict *v,
+				    struct status *st)
 {
-	json_t *processes = json_array();
+	json_t *processes = json_array(), *alarms = NULL;
 	enum status_code rc = STATUS_OK;
 	for (size_t i = 0; i < n && rc == STATUS_OK; i++) {
 		json_t *check = NULL;
@@ -252,31 +356,49 @@ static enum status_code health_json(const struct session_reply *replies, size_t 
 						    problem, "check", check)) < 0)
 			rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
 	}
+	if (rc == STATUS_OK)
+		rc = alarms_json(v->view, st, &alarms);
 	if (rc != STATUS_OK) {
 		json_decref(processes);
 		return rc;
 	}
-	return output_json(json_pack("{sb,sb,ss*,so}", "healthy", healthy, "quorum", quorum_problem == NULL,
-				     "quorumProblem", quorum_problem, "processes", processes),
+	const char *problem = *v->quorum_problem ? v->quorum_problem : NULL;
+	return output_json(json_pack("{sb,sb,ss*,so,so}", "healthy", v->healthy, "quorum", problem == NULL, "quorumProblem",
+				     problem, "processes", processes, "alarms", alarms),
 			   st);
 }
 
-/* "" when there is a quorum. */
-static enum status_code check_quorum(struct cli *cli, char *problem, size_t size, struct status *st)
+/* What is wrong with the quorum, in `problem`; "": nothing. */
+static void check_quorum(const Kds__V1__ViewResponse *v, size_t n, char *problem, size_t size)
 {
-	struct session_reply *replies;
-	size_t n;
-	if (ask_views(cli, st, &replies, &n) != STATUS_OK)
-		return st->code;
-	const struct session_reply *best = best_view(replies, n);
 	problem[0] = '\0';
-	if (!best)
+	if (!v)
 		snprintf(problem, size, "none of %zu replicas answers", n);
-	else if (!view_of(best)->quorum)
-		snprintf(problem, size, "replica %" PRIu64 " reaches %zu of %zu and sees no leader they follow",
-			 view_of(best)->asked_id, count_reachable(view_of(best)), view_of(best)->n_members);
-	session_replies_free(replies, n);
-	return STATUS_OK;
+	else if (!v->quorum)
+		snprintf(problem, size, "replica %" PRIu64 " reaches %zu of %zu and sees no leader they follow", v->asked_id,
+			 count_reachable(v), v->n_members);
+}
+
+/* Is it more than an upgrade under way? */
+static bool has_faults(const Kds__V1__ViewResponse *v)
+{
+	for (size_t i = 0; v && i < v->n_alarms; i++)
+		if (v->alarms[i]->kind != KDS__V1__ALARM_KIND__ALARM_VERSIONS)
+			return true;
+	return false;
+}
+
+static enum status_code report_health(struct cli *cli, const struct session_reply *replies, size_t n,
+				      const struct session_reply *views, size_t n_views, struct status *st)
+{
+	const struct session_reply *best = best_view(views, n_views);
+	struct verdict v = { .view = best ? view_of(best) : NULL };
+	check_quorum(v.view, n_views, v.quorum_problem, sizeof v.quorum_problem);
+	v.healthy = !*v.quorum_problem && !has_faults(v.view);
+	for (size_t i = 0; i < n; i++)
+		v.healthy = v.healthy && !problem_of(&replies[i]);
+	cli->no = !v.healthy;
+	return cli->json ? health_json(replies, n, &v, st) : print_health(replies, n, &v, st);
 }
 
 static enum status_code run_health(struct cli *cli, struct status *st)
@@ -287,19 +409,15 @@ static enum status_code run_health(struct cli *cli, struct status *st)
 		.method = "Check",
 		.input = &in.base,
 	};
-	struct session_reply *replies;
-	size_t n;
-	char quorum[160];
+	struct session_reply *replies, *views;
+	size_t n, n_views;
 	if (session_ask_all(cli, PEER_SERIAL | PEER_CA | PEER_KEYDIST, &request, st, &replies, &n) != STATUS_OK)
 		return st->code;
-	enum status_code rc = check_quorum(cli, quorum, sizeof quorum, st);
-	bool healthy = !*quorum;
-	for (size_t i = 0; i < n; i++)
-		healthy = healthy && !problem_of(&replies[i]);
-	if (rc == STATUS_OK)
-		rc = cli->json ? health_json(replies, n, *quorum ? quorum : NULL, healthy, st)
-			       : print_health(replies, n, *quorum ? quorum : NULL, st);
-	cli->no = !healthy;
+	enum status_code rc = ask_views(cli, st, &views, &n_views);
+	if (rc == STATUS_OK) {
+		rc = report_health(cli, replies, n, views, n_views, st);
+		session_replies_free(views, n_views);
+	}
 	session_replies_free(replies, n);
 	return rc;
 }
@@ -312,13 +430,14 @@ static const struct cli_command commands[] = {
 	    .examples = "  kds-cli cluster view\n"
 			"  kds-cli --json cluster view\n"
 			"\nAll configured replicas are asked; the view of one with a quorum is shown,\n"
-			"else of the one that sees most.",
+			"else of the one that sees most. CLOCK is each replica's clock less that of\n"
+			"the one that answers. Alarms stand at the end, each with what to do.",
 	    .run = run_view,
 	},
 	{
 	    .verb = "health",
 	    .arguments = "",
-	    .purpose = "Can every configured process do its work? Exit status 1: no",
+	    .purpose = "Can every process do its work, and is no alarm raised? Exit status 1: no",
 	    .examples = "  kds-cli cluster health\n"
 			"  kds-cli cluster health --timeout 1 > /dev/null || echo 'look at the cluster'\n",
 	    .run = run_health,

@@ -275,6 +275,7 @@ static struct masterkeys_plan make_plan(const struct masterkeys *m, uint64_t now
 	if (m->n > 0 && is_over(m, 0, current_index(m, now_ms), now_ms)) {
 		plan.destroy = true;
 		plan.destroy_ms = m->entries[0].published_ms;
+		plan.over_ms = plan.destroy_ms + m->times.lifespan_ms;
 	}
 	return plan;
 }

@@ -74,6 +74,7 @@ struct masterkeys_plan {
 	uint64_t use_from_ms;
 	bool destroy;
 	uint64_t destroy_ms;    /* the index of the oldest whose life is over */
+	uint64_t over_ms;       /* when it was: not to be destroyed before, whatever clock says so */
 };
 void masterkeys_plan(struct masterkeys *m, uint64_t now_ms, struct masterkeys_plan *ret_plan);
 

@@ -107,6 +107,8 @@ static void destroy(struct rotation *r, const struct masterkeys_plan *plan)
 	char object_key[MASTERKEY_OBJECT_KEY_MAX];
 	Kds__V1__DeleteRequest request = KDS__V1__DELETE_REQUEST__INIT;
 	request.key = (char *)masterkey_object_key(plan->destroy_ms, object_key);
+	/* Our clock alone must not destroy a key for everybody. */
+	request.not_before_ms = plan->over_ms;
 	log_info("masterKeys: destroying %s", object_key);
 	call(r, r->delete_method, &request.base);
 }

@@ -184,6 +184,12 @@ enum status_code state_delete(struct state *s, const Kds__V1__DeleteRequest *in,
 		return STATUS_OK;
 	if (found.revision == 0)
 		return state_refuse(r, STATUS_NOT_FOUND, NULL, "there is no %s", in->key);
+	/* What destroys something because it is old goes by the time that the replicas agree on. */
+	if (in->not_before_ms > s->numbers.time_ms)
+		return state_refuse(r, STATUS_FAILED_PRECONDITION, NULL,
+				    "%s is to go at %" PRIu64 ", which is %" PRIu64 " s ahead of the replicas' time: correct"
+				    " the clock of the host that asks, or the replicas'",
+				    in->key, in->not_before_ms, (in->not_before_ms - s->numbers.time_ms) / 1000);
 	/* The value goes; what is left tells watchers that it went. */
 	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
 	o.deleted = true;

@@ -166,16 +166,17 @@ expect 1 kds-cli cert verify node.crt
 
 say "cluster"
 expect 0 kds-cli cluster view
-assert_match "the view" "Quorum: yes. Replica [123] leads; 3 of 3" "$out"
+assert_match "the view" "Quorum: yes. Replica [123] leads; 3 of 3.*survives the loss of 1 of 3 voters; 1 more" "$out"
+assert_no_match "the view" "Alarms" "$out"
 expect 0 kds-cli cluster health
 kill9 serial1
 kill9 serial2
 no_quorum() { ! kds-cli --json cluster view | json quorum | grep -q true; }
 wait_for "$patience" "the view to say so" no_quorum
 expect 0 kds-cli cluster view
-assert_match "the view" "1 +$net.1:7400 +NO +- .*Quorum: NO. 1 of 3 voters.*No answer from $net.1:7400" "$out"
+assert_match "the view" "1 +serial1 +$net.1:7400 +NO +- .*Quorum: NO. 1 of 3 voters.*survives the loss of 1 of 3 voters; 0 more.*No answer from $net.1:7400.*Alarms:.*no quorum: 1 of 3.*serial1 .replica 1. is not reachable" "$out"
 expect 1 kds-cli cluster health --timeout 2
-assert_match "health" "kds-serial +- +$net.2:7400 +NO .*Quorum: NO" "$out"
+assert_match "health" "kds-serial +- +$net.2:7400 +NO .*Quorum: NO.*Alarms:.*no quorum" "$out"
 refused 4 "see kds-cli cluster health" kds-cli serial show --timeout 2
 expect 0 kds-cli serial show --local
 assert_match "how old it is" "^local state of revision [0-9]+, [0-9]+ ms old$" "$err"

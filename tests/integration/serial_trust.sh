@@ -71,7 +71,7 @@ say "a replica that was removed loses its streams to the others, and gets them b
 start serial1 serial3
 wait_for "$patience" "three replicas" kds-cli --timeout 5 cluster health
 reachable() { # ID yes|NO: as replica 2 sees it
-	[ "$(replica_takes "$net.2:7400" kds-cli --timeout 5 cluster view | awk -v id="$1" '$1 == id { print $3 }')" = "$2" ]
+	[ "$(replica_takes "$net.2:7400" kds-cli --timeout 5 cluster view | awk -v id="$1" '$1 == id { print $4 }')" = "$2" ]
 }
 wait_for "$patience" "serial3 to be reachable" reachable 3 yes
 expect 0 kds-cli service remove serial3

@@ -74,7 +74,7 @@ static void test_json_defaults_are_left_out_or_shown(void **state)
 	expect_json(&m.base, false, "{}");
 	expect_json(&m.base, true,
 		    "{\"id\":\"0\",\"address\":\"\",\"rpcAddress\":\"\","
-		    "\"voter\":false,\"reachable\":false,\"ageMs\":0}");
+		    "\"voter\":false,\"reachable\":false,\"ageMs\":0,\"name\":\"\",\"clockOffsetMs\":\"0\",\"clockKnown\":false}");
 	Kds__V1__ListResponse list = KDS__V1__LIST_RESPONSE__INIT;
 	expect_json(&list.base, true, "{\"objects\":[],\"revision\":\"0\",\"more\":false}");
 }

@@ -186,7 +186,7 @@ static void test_masterkeys_lifespan(void **state)
 	assert_false(finds(f, DAY0, end)); /* to the millisecond, whenever the rotation comes by */
 	struct masterkeys_plan p = plan(f, end);
 	assert_true(p.destroy);
-	assert_true(p.destroy_ms == DAY0);
+	assert_true(p.destroy_ms == DAY0 && p.over_ms == end);
 	masterkeys_expire(f->keys, end);
 	assert_false(finds(f, DAY0, end - 1)); /* wiped: no way back */
 	assert_true(plan(f, end).destroy);     /* until the replicas have forgotten it as well */

@@ -337,6 +337,25 @@ static void test_state_watch_looks_at_so_many_at_once(void **arg)
 	fixture_close(&r);
 }
 
+/* What is deleted because it is old goes by the replicas' time. */
+static void test_objects_delete_waits_for_the_replicas_time(void **arg)
+{
+	(void)arg;
+	struct fixture r;
+	fixture_begin(&r);
+	assert_int_equal(put_setting(&r, "site.a", "b"), STATUS_OK);
+	Kds__V1__DeleteRequest in = KDS__V1__DELETE_REQUEST__INIT;
+	in.key = (char *)"setting/site.a";
+	in.not_before_ms = r.time_ms + 1;
+	Kds__V1__Command c = command("keydist1");
+	c.op_case = KDS__V1__COMMAND__OP_DELETE;
+	c.delete_ = &in;
+	assert_int_equal(apply(&r, &c), STATUS_FAILED_PRECONDITION);
+	r.time_ms++;
+	assert_int_equal(apply(&r, &c), STATUS_OK);
+	fixture_close(&r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -351,6 +370,7 @@ int main(void)
 		cmocka_unit_test(test_state_answers_are_bounded),
 		cmocka_unit_test(test_state_watch_is_ordered_by_revision),
 		cmocka_unit_test(test_state_watch_looks_at_so_many_at_once),
+		cmocka_unit_test(test_objects_delete_waits_for_the_replicas_time),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,6 @@
-/* kds-cli backup: the cluster's state in a file. */
+/* kds-cli backup: the cluster's state in a file, saved and verified. */
+#include "clients/cli/backup.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -298,6 +300,21 @@ static const struct cli_command commands[] = {
 	    .max_args = 1,
 	    .offline = true,
 	    .run = run_verify,
+	},
+	{
+	    .verb = "restore",
+	    .arguments = "FILE --dir DIR --min-serial keep|all|N",
+	    .purpose = "Prepare a new cluster that begins with a backup",
+	    .examples = "  kds-cli backup restore kds.backup --dir restored --min-serial keep \\\n"
+			"      --replicas a.example.com,b.example.com,c.example.com\n"
+			"\nDIR gets a folder for each replica. Serials that the old cluster may have\n"
+			"handed out after the backup are skipped. Its infrastructure CA (--config)\n"
+			"goes on, so the other services and their certificates stay. The old replicas\n"
+			"must not run any more; they and the new ones refuse each other.",
+	    .options = backup_restore_options,
+	    .min_args = 1,
+	    .max_args = 1,
+	    .run = backup_run_restore,
 	},
 };
 

@@ -49,7 +49,7 @@ static enum status_code make_uuid(char text[37], struct status *st)
 	return STATUS_OK;
 }
 
-static enum status_code plan_kind(const struct cli *cli, enum init_kind kind, struct init_plan *plan, struct status *st)
+enum status_code init_plan_kind(const struct cli *cli, enum init_kind kind, struct init_plan *plan, struct status *st)
 {
 	struct host hosts[INIT_REPLICAS_MAX];
 	size_t n;
@@ -74,7 +74,7 @@ static bool collide(const struct init_service *a, const struct init_service *b)
 	return a->host.port <= b_last && b->host.port <= a_last;
 }
 
-static enum status_code check_addresses(const struct init_plan *plan, struct status *st)
+enum status_code init_check_addresses(const struct init_plan *plan, struct status *st)
 {
 	for (size_t i = 0; i < plan->n_services; i++) {
 		for (size_t j = i + 1; j < plan->n_services; j++) {
@@ -110,10 +110,10 @@ static enum status_code make_plan(const struct cli *cli, struct init_plan *plan,
 	    make_uuid(plan->cluster_id, st) != STATUS_OK)
 		return st->code;
 	for (enum init_kind kind = INIT_SERIAL; kind < INIT_KINDS; kind++) {
-		if (plan_kind(cli, kind, plan, st) != STATUS_OK)
+		if (init_plan_kind(cli, kind, plan, st) != STATUS_OK)
 			return st->code;
 	}
-	return check_addresses(plan, st);
+	return init_check_addresses(plan, st);
 }
 
 static int remove_one(const char *path, const struct stat *sb, int type, struct FTW *ftw)
@@ -143,10 +143,12 @@ static enum status_code check_free(const char *dir, struct status *st)
 	return STATUS_OK;
 }
 
-static enum status_code fill(const struct init_plan *plan, struct status *st)
+static enum status_code fill(const struct init_plan *plan, init_more_fn more, void *arg, struct status *st)
 {
 	char path[PATH_MAX];
-	for (size_t i = 0; i <= plan->n_services; i++) {
+	/* The administrator of a CA that goes on has a folder already. */
+	size_t n_folders = plan->n_services + (plan->authority ? 0 : 1);
+	for (size_t i = 0; i < n_folders; i++) {
 		const char *folder = i < plan->n_services ? plan->services[i].name : "admin";
 		if (init_path(plan, folder, "", st, path, sizeof path) != STATUS_OK)
 			return st->code;
@@ -154,11 +156,14 @@ static enum status_code fill(const struct init_plan *plan, struct status *st)
 			return status_set(st, STATUS_FAILED_PRECONDITION, "make %s: %s", path, strerror(errno));
 	}
 	enum status_code rc = init_make_pki(plan, st);
-	return rc == STATUS_OK ? init_make_files(plan, st) : rc;
+	if (rc == STATUS_OK)
+		rc = init_make_files(plan, st);
+	return rc == STATUS_OK && more ? more(plan, arg, st) : rc;
 }
 
 /* In a directory beside it, renamed when all is there: a failure leaves nothing half-made. */
-static enum status_code make_directory(struct init_plan *plan, const char *dir, struct status *st)
+enum status_code init_make_directory(struct init_plan *plan, const char *dir, init_more_fn more, void *arg,
+				     struct status *st)
 {
 	char target[PATH_MAX], temporary[PATH_MAX];
 	int len = snprintf(target, sizeof target, "%s", dir);
@@ -173,7 +178,7 @@ static enum status_code make_directory(struct init_plan *plan, const char *dir, 
 		return status_set(st, errno == EACCES ? STATUS_PERMISSION_DENIED : STATUS_INVALID_ARGUMENT,
 				  "make a directory beside %.150s: %s", target, strerror(errno));
 	plan->root = temporary;
-	enum status_code rc = fill(plan, st);
+	enum status_code rc = fill(plan, more, arg, st);
 	if (rc == STATUS_OK && rename(temporary, target) < 0)
 		rc = status_set(st, STATUS_FAILED_PRECONDITION, "rename the new directory to %.150s: %s", target,
 				strerror(errno));
@@ -251,7 +256,7 @@ static enum status_code run_init(struct cli *cli, struct status *st)
 	if (rc == STATUS_OK) {
 		plan.passphrase = passphrase;
 		plan.keep_passphrase = !file;
-		rc = make_directory(&plan, dir, st);
+		rc = init_make_directory(&plan, dir, NULL, NULL, st);
 	}
 	passphrase_free(passphrase);
 	if (rc != STATUS_OK)

@@ -29,7 +29,23 @@ struct init_plan {
 	struct init_service services[INIT_SERVICES_MAX];
 	size_t n_services;
 	const char *root; /* the directory that is being filled */
+	/* For a cluster that begins with a backup. */
+	const struct pki_authority *authority; /* the old one's, which goes on; NULL: a new one is made */
+	const char *restore;                   /* file in each replica's folder that it begins with; NULL: none */
 };
+
+/* Adds the services of this kind, where the command's options or the defaults say. INVALID_ARGUMENT. */
+enum status_code init_plan_kind(const struct cli *cli, enum init_kind kind, struct init_plan *plan,
+				struct status *st) MUST_CHECK;
+/* INVALID_ARGUMENT: two of them would use one address. */
+enum status_code init_check_addresses(const struct init_plan *plan, struct status *st) MUST_CHECK;
+/*
+ * Makes `dir` with keys, certificates and files as planned, and what `more` adds (NULL: nothing), whole or not at all.
+ * ALREADY_EXISTS: it is there and not empty.
+ */
+typedef enum status_code (*init_more_fn)(const struct init_plan *plan, void *arg, struct status *st);
+enum status_code init_make_directory(struct init_plan *plan, const char *dir, init_more_fn more, void *arg,
+				     struct status *st) MUST_CHECK;
 
 /* "serial", "ca", "keydist". */
 const char *init_kind_name(enum init_kind kind);

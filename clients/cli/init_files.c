@@ -113,6 +113,8 @@ static void put_serial(FILE *f, const struct init_plan *plan, const struct init_
 {
 	char address[HOST_TEXT_SIZE];
 	put_replica(f, self);
+	if (plan->restore)
+		fprintf(f, "# An empty data-dir begins with this backup:\nrestore = \"%s\"\n\n", plan->restore);
 	fputs("# All replicas that began the cluster, this one too; the same in each one's file.\n", f);
 	for (size_t i = 0; i < plan->n_services; i++) {
 		const struct init_service *s = &plan->services[i];
@@ -205,7 +207,8 @@ static enum status_code make_service(const struct init_plan *plan, const struct 
 	enum status_code rc = text_save(&t, plan, s->name, file, 0644, st);
 	if (rc == STATUS_OK && s->kind != INIT_CA)
 		rc = make_directory(plan, s->name, "data", st);
-	if (rc == STATUS_OK && s->kind != INIT_SERIAL)
+	/* Those of a cluster that goes on are not made again. */
+	if (rc == STATUS_OK && s->kind != INIT_SERIAL && !plan->restore)
 		rc = make_seal(plan, s, st);
 	return rc;
 }
@@ -252,7 +255,7 @@ static enum status_code save_passphrase(const struct init_plan *plan, struct sta
 
 enum status_code init_make_files(const struct init_plan *plan, struct status *st)
 {
-	enum status_code rc = make_admin(plan, st);
+	enum status_code rc = plan->authority ? STATUS_OK : make_admin(plan, st);
 	if (rc == STATUS_OK && plan->keep_passphrase)
 		rc = save_passphrase(plan, st);
 	for (size_t i = 0; i < plan->n_services && rc == STATUS_OK; i++)

@@ -68,10 +68,20 @@ enum status_code init_issue(const struct init_plan *plan, const struct pki_autho
 	return issue(plan, a, &subject, folder, "service", st);
 }
 
+static enum status_code issue_services(const struct init_plan *plan, const struct pki_authority *a, struct status *st)
+{
+	enum status_code rc = STATUS_OK;
+	for (size_t i = 0; i < plan->n_services && rc == STATUS_OK; i++)
+		rc = init_issue(plan, a, &plan->services[i], plan->services[i].name, st);
+	return rc;
+}
+
 enum status_code init_make_pki(const struct init_plan *plan, struct status *st)
 {
+	if (plan->authority)
+		return issue_services(plan, plan->authority, st);
 	struct pki_authority *a = NULL;
-	struct pki_subject subject = {
+	const struct pki_subject subject = {
 		.cluster = plan->cluster, .kds_name = plan->kds_name, .role = "admin", .name = "admin"
 	};
 	enum status_code rc = pki_authority_make(plan->cluster, st, &a);
@@ -79,10 +89,8 @@ enum status_code init_make_pki(const struct init_plan *plan, struct status *st)
 		rc = issue(plan, a, &subject, "admin", "admin", st);
 	if (rc == STATUS_OK)
 		rc = save_key(plan, "admin", "infra-ca.key", pki_authority_key(a), plan->passphrase, st);
-	for (size_t i = 0; i < plan->n_services && rc == STATUS_OK; i++) {
-		const struct init_service *s = &plan->services[i];
-		rc = init_issue(plan, a, s, s->name, st);
-	}
+	if (rc == STATUS_OK)
+		rc = issue_services(plan, a, st);
 	pki_authority_free(a);
 	return rc;
 }

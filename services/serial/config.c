@@ -19,6 +19,7 @@ const cfg_opt_t serial_options[] = {
 	CFG_STR("peer-listen", NULL, CFGF_NONE),
 	CFG_STR("rpc-address", NULL, CFGF_NONE),
 	CFG_STR("data-dir", NULL, CFGF_NONE),
+	CFG_STR("restore", NULL, CFGF_NONE),
 	CFG_INT("election-timeout", 1000, CFGF_NONE),
 	CFG_INT("heartbeat", 100, CFGF_NONE),
 	CFG_INT("log-tail", LOG_TAIL_DEFAULT, CFGF_NONE),
@@ -135,6 +136,7 @@ static enum status_code read_addresses(const struct daemon_options *o, const str
 	c->peer_listen = config_file_address(peer && *peer ? peer : self->address, SERIAL_PEER_PORT);
 	c->rpc_address = config_file_address(rpc && *rpc ? rpc : o->listen, 7400);
 	c->data_dir = daemon_options_path(o, "data-dir");
+	c->restore = daemon_options_path(o, "restore");
 	if (!c->peer_listen || !c->rpc_address)
 		return out_of_memory(st);
 	if (!c->data_dir)
@@ -198,5 +200,6 @@ void serial_config_fini(struct serial_config *c)
 	free(c->peer_listen);
 	free(c->rpc_address);
 	free(c->data_dir);
+	free(c->restore);
 	*c = (struct serial_config){ 0 };
 }

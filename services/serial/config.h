@@ -13,6 +13,7 @@
  *  - election-timeout: ms without a leader's word before an election (1000)
  *  - heartbeat: ms between a leader's words (100)
  *  - log-tail: applied entries that stay in the log, for replicas that come back soon (8192)
+ *  - restore: a file that `kds-cli backup restore` prepared: an empty data-dir begins with it
  *  - replica NAME { id = N  address = "host:port" }: each replica that began the cluster, the same in every file
  *  - join: this replica was added later (`kds-cli cluster add`): it takes everything from the others, and its `replica`
  *    sections only say where it finds them
@@ -29,6 +30,7 @@ struct serial_config {
 	uint64_t id;
 	bool join;
 	char *peer_listen, *rpc_address, *data_dir;
+	char *restore; /* NULL: none */
 	unsigned election_ms, heartbeat_ms, log_tail;
 	struct engine_member members[SERIAL_REPLICAS_MAX]; /* by id; strings are the config's own */
 	size_t n_members;

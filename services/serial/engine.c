@@ -18,6 +18,7 @@
 #include "services/serial/level.h"
 #include "services/serial/members.h"
 #include "services/serial/replica.h"
+#include "services/serial/restore.h"
 #include "services/serial/view.h"
 
 #define STATUS_EVERY_MS 500
@@ -418,29 +419,39 @@ static void *run(void *arg)
 
 /* Start and stop */
 
-/* One that began with the cluster: its log begins as its configuration file says. */
+/* The first entries of an empty log; of one with a backup to begin with, also its state. */
 static enum status_code begin_log(struct engine *e, const struct engine_options *o, struct status *st)
 {
-	struct store_genesis configured, stored;
+	if (o->restore)
+		return restore_begin(e->store, o->restore, o, st);
+	struct store_genesis configured;
 	enum status_code rc = genesis_make(o, st, &configured);
 	if (rc != STATUS_OK)
 		return rc;
-	if (store_read_genesis(e->store, &stored)) {
-		rc = genesis_compare(&stored, &configured, st);
-		genesis_free(&stored);
-	} else {
-		store_create_log(e->store, &configured);
-	}
+	store_create_log(e->store, &configured);
 	genesis_free(&configured);
-	return rc;
+	return STATUS_OK;
 }
 
-static enum status_code check_joined(struct engine *e, const struct engine_options *o, struct status *st)
+static enum status_code check_begun(const struct store_genesis *stored, const struct engine_options *o,
+				    struct status *st)
+{
+	struct store_genesis configured;
+	enum status_code rc = genesis_make_like(stored, o, st, &configured);
+	if (rc != STATUS_OK)
+		return rc;
+	rc = genesis_compare(stored, &configured, st);
+	genesis_free(&configured);
+	return rc == STATUS_OK && o->restore ? restore_check(stored, st) : rc;
+}
+
+/* Does the log begin as the configuration file says? A replica that was added has perhaps nothing yet. */
+static enum status_code check_log(struct engine *e, const struct engine_options *o, struct status *st)
 {
 	struct store_genesis stored;
 	if (!store_read_genesis(e->store, &stored))
-		return STATUS_OK; /* nothing yet */
-	enum status_code rc = genesis_compare_names(&stored, o, st);
+		return o->join ? STATUS_OK : begin_log(e, o, st);
+	enum status_code rc = o->join ? genesis_compare_names(&stored, o, st) : check_begun(&stored, o, st);
 	genesis_free(&stored);
 	return rc;
 }
@@ -450,7 +461,7 @@ static enum status_code open_log(struct engine *e, const struct engine_options *
 	const struct store_identity id = { .cluster_id = o->cluster_id, .replica_id = o->id };
 	enum status_code rc = store_open(o->data_dir, &id, st, &e->store);
 	if (rc == STATUS_OK)
-		rc = o->join ? check_joined(e, o, st) : begin_log(e, o, st);
+		rc = check_log(e, o, st);
 	return rc == STATUS_OK ? state_open(store_sqlite(e->store), st, &e->state) : rc;
 }
 

@@ -33,6 +33,8 @@ struct engine_options {
 	const char *cluster, *kds_name, *cluster_id;
 	const struct engine_member *members;
 	size_t n_members;
+	/* A file that `kds-cli backup restore` prepared: an empty data_dir begins with it (restore.h). NULL: none. */
+	const char *restore;
 	unsigned election_ms, heartbeat_ms;
 	unsigned log_tail; /* as in replica_options */
 	struct tls_credentials *credentials;

@@ -52,7 +52,8 @@ static enum status_code make_membership(const struct engine_options *o, struct s
 	return rc;
 }
 
-static enum status_code make_command(const struct engine_options *o, struct status *st, struct buffer *out)
+static enum status_code make_command(const struct engine_options *o, ProtobufCBinaryData restored, bool recovered,
+				     struct status *st, struct buffer *out)
 {
 	Kds__V1__Cluster cluster = KDS__V1__CLUSTER__INIT;
 	cluster.name = (char *)o->cluster;
@@ -61,6 +62,8 @@ static enum status_code make_command(const struct engine_options *o, struct stat
 	Kds__V1__Genesis genesis = KDS__V1__GENESIS__INIT;
 	genesis.cluster = &cluster;
 	genesis.first_serial = FIRST_SERIAL;
+	genesis.restored = restored;
+	genesis.recovered = recovered;
 	Kds__V1__Command command = KDS__V1__COMMAND__INIT;
 	command.version = LEVEL_FIRST;
 	command.op_case = KDS__V1__COMMAND__OP_GENESIS;
@@ -72,19 +75,56 @@ static enum status_code make_command(const struct engine_options *o, struct stat
 	return message_pack(&command.base, out, st);
 }
 
-enum status_code genesis_make(const struct engine_options *options, struct status *st,
-			      struct store_genesis *ret_genesis)
+static enum status_code make(const struct engine_options *options, ProtobufCBinaryData restored, bool recovered,
+			     struct status *st, struct store_genesis *ret_genesis)
 {
 	struct store_genesis g = { 0 };
 	enum status_code rc = make_membership(options, st, &g.configuration);
 	if (rc == STATUS_OK)
-		rc = make_command(options, st, &g.command);
+		rc = make_command(options, restored, recovered, st, &g.command);
 	if (rc != STATUS_OK) {
 		genesis_free(&g);
 		return rc;
 	}
 	*ret_genesis = g;
 	return STATUS_OK;
+}
+
+enum status_code genesis_make(const struct engine_options *options, struct status *st,
+			      struct store_genesis *ret_genesis)
+{
+	return make(options, (ProtobufCBinaryData){ 0 }, false, st, ret_genesis);
+}
+
+enum status_code genesis_make_restored(const struct engine_options *options, const uint8_t *digest, size_t size,
+				       bool recovered, struct status *st, struct store_genesis *ret_genesis)
+{
+	return make(options, (ProtobufCBinaryData){ size, (uint8_t *)digest }, recovered, st, ret_genesis);
+}
+
+enum status_code genesis_make_like(const struct store_genesis *stored, const struct engine_options *options,
+				   struct status *st, struct store_genesis *ret_genesis)
+{
+	struct store_genesis g = { 0 };
+	Kds__V1__Command *c = kds__v1__command__unpack(NULL, stored->command.len, stored->command.data);
+	if (!c || c->op_case != KDS__V1__COMMAND__OP_GENESIS) {
+		kds__v1__command__free_unpacked(c, NULL);
+		return status_set(st, STATUS_DATA_LOSS, "the log's first entries are damaged");
+	}
+	bool recovered = c->genesis->recovered;
+	enum status_code rc = make(options, c->genesis->restored, recovered, st, &g);
+	kds__v1__command__free_unpacked(c, NULL);
+	/* Its one member then was who was left, not whom the configuration names. */
+	if (rc == STATUS_OK && recovered) {
+		g.configuration.len = 0;
+		if (!buffer_append(&g.configuration, stored->configuration.data, stored->configuration.len)) {
+			genesis_free(&g);
+			rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+		}
+	}
+	if (rc == STATUS_OK)
+		*ret_genesis = g;
+	return rc;
 }
 
 void genesis_free(struct store_genesis *g)
@@ -173,7 +213,7 @@ enum status_code genesis_compare_names(const struct store_genesis *stored, const
 				       struct status *st)
 {
 	struct buffer command = { 0 };
-	enum status_code rc = make_command(options, st, &command);
+	enum status_code rc = make_command(options, (ProtobufCBinaryData){ 0 }, false, st, &command);
 	if (rc == STATUS_OK)
 		rc = compare_packed(&stored->command, &command, st);
 	buffer_free(&command);

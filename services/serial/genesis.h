@@ -16,6 +16,14 @@
 /* Into ret_genesis, whose buffers the caller frees. INVALID_ARGUMENT: names the option that is wrong. */
 enum status_code genesis_make(const struct engine_options *options, struct status *st,
 			      struct store_genesis *ret_genesis) MUST_CHECK;
+/* The same for a log that begins with the state of a backup: its digest, of `size` bytes, is part of what the replicas
+ * compare. recovered: the members are whoever was left, whatever the configuration says. */
+enum status_code genesis_make_restored(const struct engine_options *options, const uint8_t *digest, size_t size,
+				       bool recovered, struct status *st,
+				       struct store_genesis *ret_genesis) MUST_CHECK;
+/* What the options give for a log that began as `stored` did: with the same backup, if it was one. */
+enum status_code genesis_make_like(const struct store_genesis *stored, const struct engine_options *options,
+				   struct status *st, struct store_genesis *ret_genesis) MUST_CHECK;
 void genesis_free(struct store_genesis *g);
 
 enum status_code genesis_hash(const struct store_genesis *g, struct status *st,

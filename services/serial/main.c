@@ -109,6 +109,7 @@ static enum status_code start_engine(struct serial *s, struct status *st)
 		.cluster_id = o->cluster_id,
 		.members = s->config.members,
 		.n_members = s->config.n_members,
+		.restore = s->config.restore,
 		.election_ms = s->config.election_ms,
 		.heartbeat_ms = s->config.heartbeat_ms,
 		.log_tail = s->config.log_tail,

@@ -329,8 +329,9 @@ static const char *refuse_hello(const struct peers *p, const struct peer *peer, 
 	if (hello->genesis.len != 0 && hello->genesis.len != GENESIS_SIZE)
 		return "its hello is damaged";
 	if (hello->genesis.len != 0 && p->has_genesis && memcmp(hello->genesis.data, p->genesis, GENESIS_SIZE) != 0)
-		return "its log began differently; compare cluster, kds-name and the replica sections of both configuration "
-		       "files";
+		return "its log began differently: it is of the time before a restore or recovery (then empty its data-dir and "
+		       "add it to the cluster anew), or cluster, kds-name and the replica sections of both configuration "
+		       "files differ";
 	return NULL;
 }
 

@@ -434,6 +434,27 @@ enum status_code state_apply(struct state *s, uint64_t index, struct slice comma
 	return rc;
 }
 
+enum status_code state_restore(struct state *s, const Kds__V1__BackupRestore *restore, uint64_t index,
+			       struct status *st)
+{
+	struct numbers *n = &s->numbers;
+	if (n->revision == 0 || restore->skip > SERIAL_MAX - 1 - n->last_serial ||
+	    restore->skip > SERIAL_MAX - 1 - n->revision || restore->min_serial < n->min_serial ||
+	    restore->min_serial > n->last_serial + restore->skip + 1)
+		return status_set(st, STATUS_DATA_LOSS, "state: it cannot be restored as was decided");
+	s->dirty = true;
+	n->applied = index;
+	n->last_serial += restore->skip;
+	n->revision += restore->skip;
+	n->min_serial = restore->min_serial;
+	n->compacted = n->revision; /* whoever watched the state of before starts again */
+	s->requester = "restore";
+	enum status_code rc = state_close_blocks(s, st);
+	if (rc == STATUS_OK)
+		rc = state_restore_objects(s, st);
+	return rc == STATUS_OK ? state_write_min(s, st) : rc;
+}
+
 enum status_code state_flush(struct state *s, struct status *st)
 {
 	if (!s->dirty)

@@ -24,6 +24,7 @@
 
 #include "common/base/buffer.h"
 #include "common/base/settings.h"
+#include "backup.pb-c.h"
 #include "serial.pb-c.h"
 #include "state.pb-c.h"
 
@@ -62,6 +63,14 @@ enum status_code state_apply(struct state *s, uint64_t index, struct slice comma
  * stops the process.
  */
 enum status_code state_flush(struct state *s, struct status *st) MUST_CHECK;
+
+/*
+ * Makes a state that was loaded from a backup the beginning of a new log, whose entries up to `index` it stands for, as
+ * was decided: serials and revisions go on behind `skip` more, all blocks are closed, min_serial is set. The caller's
+ * transaction holds it and state_flush(). DATA_LOSS, INTERNAL: the replica must not start.
+ */
+enum status_code state_restore(struct state *s, const Kds__V1__BackupRestore *restore, uint64_t index,
+			       struct status *st) MUST_CHECK;
 
 /*
  * The digest of the state: equal where the content is equal, on every replica, and different (but for one case in

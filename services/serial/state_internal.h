@@ -181,6 +181,8 @@ void state_serial_unload(struct state *s);
 enum status_code state_serial_flush(struct state *s, struct status *st) MUST_CHECK;
 /* Deletes records that expired longer ago than they are kept, at most `limit`, the first to expire first. */
 enum status_code state_expire_records(struct state *s, size_t limit, struct status *st) MUST_CHECK;
+/* No serial that was handed out before can be recorded any more. */
+enum status_code state_close_blocks(struct state *s, struct status *st) MUST_CHECK;
 enum status_code state_allocate(struct state *s, const Kds__V1__Command *c, struct status *st,
 				struct state_result *r) MUST_CHECK;
 enum status_code state_record(struct state *s, const Kds__V1__Command *c, struct arena *arena, struct status *st,
@@ -207,6 +209,9 @@ enum status_code state_append_element(struct slice packed, struct status *st, st
 
 /* Gives the object the next revision, which it then has, and writes it in place of what is under the key. */
 enum status_code state_write_object(struct state *s, const char *key, Kds__V1__Object *o, struct status *st) MUST_CHECK;
+/* A new beginning: the replicas of before are forgotten, and deletions leave no trace, as every watcher starts again from
+ * the state. */
+enum status_code state_restore_objects(struct state *s, struct status *st) MUST_CHECK;
 /* Writes the object "serial/min" with the next revision. */
 enum status_code state_write_min(struct state *s, struct status *st) MUST_CHECK;
 /* Writes the key of a value ("node/a.example.com") into buf; "" when it has none. */

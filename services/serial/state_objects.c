@@ -229,8 +229,21 @@ static enum status_code keep_names(struct state *s, const Kds__V1__Cluster *c, s
 	return STATUS_OK;
 }
 
+enum status_code state_restore_objects(struct state *s, struct status *st)
+{
+	if (sqlite3_exec(s->db, "DELETE FROM objects WHERE deleted OR key GLOB 'replica/*'", NULL, NULL, NULL) != SQLITE_OK)
+		return state_sql_failed(s, st, "forget the replicas of before");
+	s->numbers.tombstones = 0;
+	return STATUS_OK;
+}
+
 enum status_code state_genesis(struct state *s, const Kds__V1__Genesis *in, struct status *st, struct state_result *r)
 {
+	/* Its state cannot be had from the log: who begins with an empty one needs a snapshot. */
+	if (in->restored.len > 0)
+		return status_set(st, STATUS_DATA_LOSS,
+				  "the log begins with a backup that this replica does not have; empty its data-dir and add it to "
+				  "the cluster again");
 	if (s->numbers.revision > 0)
 		return state_refuse(r, STATUS_FAILED_PRECONDITION, NULL, "the cluster %s exists already", s->cluster);
 	s->numbers.last_serial = in->first_serial - 1;

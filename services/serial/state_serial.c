@@ -29,6 +29,21 @@ static void free_holder(struct holder *h)
 	free(h);
 }
 
+enum status_code state_close_blocks(struct state *s, struct status *st)
+{
+	enum status_code rc = STATUS_OK;
+	while (rc == STATUS_OK && s->n_holders > 0) {
+		struct holder *h = s->holders[s->n_holders - 1];
+		state_bind_text(s->sql[SQL_BLOCKS_DELETE], 1, h->name);
+		rc = state_run(s, SQL_BLOCKS_DELETE, st, "close the blocks of a CA");
+		if (rc == STATUS_OK) {
+			free_holder(h);
+			s->n_holders--;
+		}
+	}
+	return rc;
+}
+
 /* Makes room for one more by closing what the longest idle one holds. Ties cannot be: a serial has one holder, and
  * which of several that hold nothing goes makes no difference. */
 static enum status_code drop_idle_holder(struct state *s, struct status *st)

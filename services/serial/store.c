@@ -124,6 +124,11 @@ void store_commit(struct store *s)
 		guard_failed(s);
 }
 
+void store_rollback(struct store *s)
+{
+	run(s, SQL_ROLLBACK, "roll back");
+}
+
 void store_set_term(struct store *s, raft_term term, raft_id vote)
 {
 	s->at.term = term;
@@ -437,6 +442,22 @@ void store_restart_log(struct store *s, const struct store_head *head)
 	store_set_applied(s, head->index, head->term);
 	store_set_configuration(s, head->configuration_index,
 				(struct slice){ head->configuration.data, head->configuration.len });
+}
+
+void store_replace_log(struct store *s, const struct store_genesis *genesis)
+{
+	const struct store_head head = {
+		.index = 2,
+		.term = 1,
+		.configuration_index = 1,
+		.configuration = genesis->configuration,
+		.genesis = *genesis,
+	};
+	must(s, sqlite3_exec(s->db, "DELETE FROM genesis", NULL, NULL, NULL), "replace the log");
+	store_restart_log(s, &head);
+	s->n_runs = 0;
+	/* Terms go on: what was voted for in one of them is not voted for again. */
+	store_set_term(s, s->at.term + 1, 0);
 }
 
 const char *store_path(const struct store *s)

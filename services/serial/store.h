@@ -73,6 +73,9 @@ struct store_genesis {
 };
 /* Into an empty store: log entries 1 and 2, which are kept as the genesis, term 1. One transaction. */
 void store_create_log(struct store *s, const struct store_genesis *genesis);
+/* In the open transaction: a log that began with this genesis and holds nothing behind it, in the place of what was
+ * there. The genesis counts as applied: a state of its own stands for it. Before the log is in use. */
+void store_replace_log(struct store *s, const struct store_genesis *genesis);
 /* False: there is none yet. The caller frees both buffers. */
 bool store_read_genesis(struct store *s, struct store_genesis *ret_genesis) MUST_CHECK;
 
@@ -97,6 +100,7 @@ uint64_t store_wal_bytes(struct store *s);
 /* One transaction a turn. */
 void store_begin(struct store *s);
 void store_commit(struct store *s); /* durable when it returns */
+void store_rollback(struct store *s); /* of a transaction that changed nothing but the state's tables */
 void store_set_term(struct store *s, raft_term term, raft_id vote);
 void store_truncate(struct store *s, raft_index from);              /* deletes entries >= from */
 /* Deletes entries < first, whose data has so many bytes as store_sizes() says. */

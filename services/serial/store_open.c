@@ -29,6 +29,7 @@ static const char schema[] =
 static const char *const statements[SQL_COUNT] = {
 	[SQL_BEGIN] = "BEGIN IMMEDIATE",
 	[SQL_COMMIT] = "COMMIT",
+	[SQL_ROLLBACK] = "ROLLBACK",
 	[SQL_META] = "UPDATE meta SET term = ?, vote = ?, applied = ?, applied_term = ?",
 	[SQL_CONFIGURATION] = "UPDATE meta SET configuration_index = ?, configuration = ?",
 	[SQL_GENESIS] = "INSERT OR REPLACE INTO genesis VALUES (?, ?)",

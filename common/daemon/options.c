@@ -34,6 +34,7 @@ struct command_line {
 	const char *config_file;
 	bool check_only;
 	const char *log_level; /* NULL: as the file says */
+	void *own;             /* input of the daemon's own parser */
 };
 
 static error_t parse_argument(int key, char *arg, struct argp_state *state)
@@ -43,6 +44,9 @@ static error_t parse_argument(int key, char *arg, struct argp_state *state)
 	enum log_level level;
 
 	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = line->own;
+		return 0;
 	case 'c':
 		line->config_file = arg;
 		return 0;
@@ -103,8 +107,14 @@ static enum status_code parse_command_line(const struct daemon_program *program,
 	free(names);
 	if (!doc)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "read the command line: out of memory");
-	const struct argp parser = { .options = arguments, .parser = parse_argument, .doc = doc };
-	struct command_line line = { 0 };
+	const struct argp_child children[] = { { .argp = program->arguments }, { 0 } };
+	const struct argp parser = {
+		.options = arguments,
+		.parser = parse_argument,
+		.doc = doc,
+		.children = children, /* none when the first has no argp */
+	};
+	struct command_line line = { .own = program->arguments_input };
 	error_t rv = argp_parse(&parser, argc, argv, 0, NULL, &line);
 	free(doc);
 	if (rv != 0)

@@ -19,6 +19,7 @@
 #ifndef DAEMON_OPTIONS_H
 #define DAEMON_OPTIONS_H
 
+#include <argp.h>
 #include <confuse.h>
 #include <stdbool.h>
 
@@ -48,6 +49,9 @@ struct daemon_program {
 	const cfg_opt_t *own;      /* its own options, ended by CFG_END(); NULL: none */
 	unsigned default_port;     /* for `listen` without a port */
 	bool needs_serial;         /* serial-addresses must be there */
+	/* Arguments of its own on the command line, and what their parser fills; NULL: none. */
+	const struct argp *arguments;
+	void *arguments_input;
 };
 
 /*

@@ -136,27 +136,13 @@ static enum status_code read_first(struct backup *b, struct session *s, uint64_t
 		return status_set(st, STATUS_UNAVAILABLE,
 				  "this replica has applied %" PRIu64 " of %" PRIu64 " entries; try again, or ask another", index,
 				  at_least);
-	Kds__V1__Object *cluster = NULL;
-	enum status_code rc = state_reader_cluster(s->reader, st, &cluster);
-	if (rc != STATUS_OK)
-		return rc;
-	Kds__V1__SerialStatus status;
-	state_reader_status(s->reader, &status);
-	Kds__V1__BackupHeader h = KDS__V1__BACKUP_HEADER__INIT;
-	h.cluster = cluster->cluster;
-	h.index = index;
-	h.revision = status.revision;
-	h.last_serial = status.last_serial;
-	h.highest_issued = status.highest_issued;
-	h.min_serial = status.min_serial;
-	h.issued = status.issued;
-	h.time_ms = clock_unix_ms();
-	h.version = (char *)KDS_VERSION; /* only read */
-	h.replica = b->replica;
-	rc = read_page(b, s, &h, st);
+	Kds__V1__BackupHeader *h = NULL;
+	enum status_code rc = state_reader_header(s->reader, b->replica, st, &h);
 	if (rc == STATUS_OK)
-		log_info("backup begun index=%" PRIu64 " revision=%" PRIu64, h.index, h.revision);
-	kds__v1__object__free_unpacked(cluster, NULL);
+		rc = read_page(b, s, h, st);
+	if (rc == STATUS_OK)
+		log_info("backup begun index=%" PRIu64 " revision=%" PRIu64, h->index, h->revision);
+	kds__v1__backup_header__free_unpacked(h, NULL);
 	return rc;
 }
 

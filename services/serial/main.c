@@ -8,12 +8,17 @@
 #include "services/serial/api.h"
 #include "services/serial/config.h"
 #include "services/serial/publish.h"
+#include "services/serial/recover.h"
+
+static struct recover_arguments recover_arguments;
 
 static const struct daemon_program program = {
 	.name = "kds-serial",
 	.purpose = "Replicates a cluster's serial numbers, configuration and records of certificates.",
 	.own = serial_options,
 	.default_port = 7400,
+	.arguments = &recover_argp,
+	.arguments_input = &recover_arguments,
 };
 
 struct serial {
@@ -95,10 +100,10 @@ static void hand_over(void *arg)
 	pthread_mutex_unlock(&h.mutex);
 }
 
-static enum status_code start_engine(struct serial *s, struct status *st)
+static struct engine_options engine_options(struct serial *s)
 {
 	const struct daemon_options *o = &s->options;
-	const struct engine_options options = {
+	return (struct engine_options){
 		.id = s->config.id,
 		.join = s->config.join,
 		.data_dir = s->config.data_dir,
@@ -119,6 +124,11 @@ static enum status_code start_engine(struct serial *s, struct status *st)
 		.leader_changed = leader_changed,
 		.arg = s,
 	};
+}
+
+static enum status_code start_engine(struct serial *s, struct status *st)
+{
+	const struct engine_options options = engine_options(s);
 	return engine_start(&options, st, &s->engine);
 }
 
@@ -188,6 +198,10 @@ static enum status_code run(struct serial *s, struct status *st)
 	if (s->options.check_only) {
 		const struct store_identity identity = { s->options.cluster_id, s->config.id };
 		return store_check(s->config.data_dir, &identity, st);
+	}
+	if (recover_arguments.recover) {
+		const struct engine_options options = engine_options(s);
+		return recover_run(&recover_arguments, &options, s->options.name, st);
 	}
 	rc = start(s, st);
 	if (rc == STATUS_OK) {

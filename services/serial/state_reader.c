@@ -6,10 +6,13 @@
 #include <string.h>
 
 #include "common/backup/rows.h"
+#include "common/base/clock.h"
+#include "common/rpc/message.h"
 #include "services/serial/state_internal.h"
 
 struct state_reader {
 	sqlite3 *db;
+	bool attached; /* the connection is the caller's */
 	enum state_reader_scope scope;
 	struct numbers numbers;
 	size_t table;        /* the next of state_tables, or behind them */
@@ -27,11 +30,7 @@ static enum status_code failed(struct state_reader *r, struct status *st, const 
 static enum status_code begin(struct state_reader *r, struct status *st)
 {
 	sqlite3_stmt *sql = NULL;
-	sqlite3_busy_timeout(r->db, 2000);
-	if (sqlite3_exec(r->db, "PRAGMA cache_size = -2048; PRAGMA trusted_schema = OFF; BEGIN", NULL, NULL, NULL) !=
-		SQLITE_OK ||
-	    sqlite3_prepare_v2(r->db,
-			       "SELECT " NUMBERS_COLUMNS " FROM numbers", -1, &sql, NULL) != SQLITE_OK)
+	if (sqlite3_prepare_v2(r->db, "SELECT " NUMBERS_COLUMNS " FROM numbers", -1, &sql, NULL) != SQLITE_OK)
 		return failed(r, st, "read the state");
 	int rv = sqlite3_step(sql);
 	enum status_code rc = STATUS_OK;
@@ -43,6 +42,31 @@ static enum status_code begin(struct state_reader *r, struct status *st)
 	if (rc == STATUS_OK && r->numbers.revision == 0)
 		rc = status_set(st, STATUS_NOT_FOUND, "there is no state yet: the cluster's first entry was not applied");
 	return rc;
+}
+
+static enum status_code begin_transaction(struct state_reader *r, struct status *st)
+{
+	sqlite3_busy_timeout(r->db, 2000);
+	if (sqlite3_exec(r->db, "PRAGMA cache_size = -2048; PRAGMA trusted_schema = OFF; BEGIN", NULL, NULL, NULL) !=
+	    SQLITE_OK)
+		return failed(r, st, "read the state");
+	return begin(r, st);
+}
+
+enum status_code state_reader_attach(sqlite3 *db, enum state_reader_scope scope, struct status *st,
+				     struct state_reader **ret_reader)
+{
+	struct state_reader *r = calloc(1, sizeof *r);
+	if (!r)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "read the state: out of memory");
+	*r = (struct state_reader){ .db = db, .attached = true, .scope = scope };
+	enum status_code rc = begin(r, st);
+	if (rc != STATUS_OK) {
+		state_reader_close(r);
+		return rc;
+	}
+	*ret_reader = r;
+	return STATUS_OK;
 }
 
 enum status_code state_reader_open(const char *path, enum state_reader_scope scope, struct status *st,
@@ -57,7 +81,7 @@ enum status_code state_reader_open(const char *path, enum state_reader_scope sco
 	if (sqlite3_open_v2(path, &r->db, flags, NULL) != SQLITE_OK)
 		rc = status_set(st, STATUS_FAILED_PRECONDITION, "open %s: %s", path, sqlite3_errmsg(r->db));
 	else
-		rc = begin(r, st);
+		rc = begin_transaction(r, st);
 	if (rc != STATUS_OK) {
 		state_reader_close(r);
 		return rc;
@@ -71,7 +95,8 @@ void state_reader_close(struct state_reader *r)
 	if (!r)
 		return;
 	sqlite3_finalize(r->rows);
-	sqlite3_close(r->db);
+	if (!r->attached)
+		sqlite3_close(r->db);
 	buffer_wipe(&r->ready);
 	free(r);
 }
@@ -96,7 +121,7 @@ void state_reader_status(const struct state_reader *r, Kds__V1__SerialStatus *re
 	state_numbers_status(&r->numbers, ret_status);
 }
 
-enum status_code state_reader_cluster(struct state_reader *r, struct status *st, Kds__V1__Object **ret_object)
+static enum status_code read_cluster(struct state_reader *r, struct status *st, Kds__V1__Object **ret_object)
 {
 	sqlite3_stmt *sql = NULL;
 	if (sqlite3_prepare_v2(r->db, "SELECT value FROM objects WHERE key = 'cluster'", -1, &sql, NULL) != SQLITE_OK)
@@ -112,6 +137,37 @@ enum status_code state_reader_cluster(struct state_reader *r, struct status *st,
 		return status_set(st, STATUS_DATA_LOSS, "the state has no description of its cluster, or a damaged one");
 	}
 	*ret_object = o;
+	return STATUS_OK;
+}
+
+enum status_code state_reader_header(struct state_reader *r, const char *replica, struct status *st,
+				     Kds__V1__BackupHeader **ret_header)
+{
+	Kds__V1__Object *cluster = NULL;
+	enum status_code rc = read_cluster(r, st, &cluster);
+	if (rc != STATUS_OK)
+		return rc;
+	Kds__V1__BackupHeader h = KDS__V1__BACKUP_HEADER__INIT;
+	h.cluster = cluster->cluster;
+	h.index = r->numbers.applied;
+	h.revision = r->numbers.revision;
+	h.last_serial = r->numbers.last_serial;
+	h.highest_issued = r->numbers.highest_issued;
+	h.min_serial = r->numbers.min_serial;
+	h.issued = r->numbers.issued;
+	h.time_ms = clock_unix_ms();
+	h.version = (char *)KDS_VERSION; /* only read, as the next */
+	h.replica = (char *)replica;
+	/* A copy of its own. */
+	struct buffer packed = { 0 };
+	Kds__V1__BackupHeader *copy = NULL;
+	if (message_pack(&h.base, &packed, st) == STATUS_OK)
+		copy = kds__v1__backup_header__unpack(NULL, packed.len, packed.data);
+	buffer_free(&packed);
+	kds__v1__object__free_unpacked(cluster, NULL);
+	if (!copy)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "read the state: out of memory");
+	*ret_header = copy;
 	return STATUS_OK;
 }
 

@@ -22,6 +22,9 @@ enum state_reader_scope {
  * empty, no first entry was applied yet. */
 enum status_code state_reader_open(const char *path, enum state_reader_scope scope, struct status *st,
 				   struct state_reader **ret_reader) MUST_CHECK;
+/* The same through the caller's connection and in its transaction: what is not committed yet, too. `db` is borrowed. */
+enum status_code state_reader_attach(sqlite3 *db, enum state_reader_scope scope, struct status *st,
+				     struct state_reader **ret_reader) MUST_CHECK;
 /* NULL is allowed. */
 void state_reader_close(struct state_reader *r);
 
@@ -33,9 +36,10 @@ uint64_t state_reader_index(const struct state_reader *r);
 unsigned state_reader_level(const struct state_reader *r);
 /* Its numbers; initialised by the callee. */
 void state_reader_status(const struct state_reader *r, Kds__V1__SerialStatus *ret_status);
-/* Its object "cluster". The caller frees with kds__v1__object__free_unpacked(). DATA_LOSS: damaged. */
-enum status_code state_reader_cluster(struct state_reader *r, struct status *st,
-				      Kds__V1__Object **ret_object) MUST_CHECK;
+/* What a backup says of it; `replica`: who reads. The caller frees with kds__v1__backup_header__free_unpacked(). DATA_LOSS:
+ * it does not say whose state it is. */
+enum status_code state_reader_header(struct state_reader *r, const char *replica, struct status *st,
+				     Kds__V1__BackupHeader **ret_header) MUST_CHECK;
 
 /* Appends the stream's next bytes, `max` at most; fewer, with *ret_end, only at its end. INTERNAL: SQLite's words. */
 enum status_code state_reader_next(struct state_reader *r, size_t max, struct buffer *out, bool *ret_end,

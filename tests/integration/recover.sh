@@ -88,14 +88,29 @@ sign "$n1/kds" node1.example.com kds-client
 expect 0 as_client node1.example.com --json key restore "$ident"
 assert_eq "a key from before" "$key" "$(json key <<<"$out")"
 
-say "those who were lost stay outside when they come back"
+say "who was lost stays outside when it comes back"
 mv "$work/data3" "$cluster/serial3/data"
-start serial2 serial3 # 2 with an empty disk
-refused_both() { grep -q "refused replica serial2.*began differently" "$work/serial1.log" && grep -q "refused replica serial3.*began differently" "$work/serial1.log"; }
-wait_for "$patience" "both to be refused" refused_both
+start serial3
+refused() { grep -q "refused.*'serial3' is no replica of this cluster" "$work/serial1.log"; }
+wait_for "$patience" "serial3 to be refused" refused
 expect 0 kds-cli --json call Serial.Show '{}' --address "$net.1"
 [ "$(json minSerial <<<"$out")" -ge "$minimum" ] || fail "the minimum went back: $out"
-stop serial2 serial3
+stop serial3
+
+say "it grows again: a new replica takes the state over"
+sed -i '/^replica "serial[23]"/,/^}/d' "$(config_of serial1)"
+stop serial1
+start serial1
+wait_for "$patience" "an answer" show
+expect 0 kds-cli cluster add serial4 --address "$net.4" --out "$cluster/serial4" --wait 0
+start serial4
+votes() { kds-cli --json cluster members | python3 -c '
+import json, sys
+members = {m["replica"]["name"]: m for m in json.load(sys.stdin)["members"]}
+sys.exit(0 if sorted(members) == ["serial1", "serial4"] and members["serial4"]["votes"] else 1)'; }
+wait_for "$patience" "serial4 to vote" votes
+expect 0 kds-cli --json call Serial.Show '{"local": true}' --address "$net.4"
+assert_eq "the minimum" "$minimum" "$(json minSerial <<<"$out")"
 
 say "it goes on after a restart"
 stop serial1

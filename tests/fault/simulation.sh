@@ -21,7 +21,7 @@ while read -r mutant words; do
 	grep -Eq "^seed .*($words)" "$work/mutant" || fail "mutant $mutant was not noticed for '$words': $(<"$work/mutant")"
 	say "mutant $mutant: $(grep -Em1 '^seed' "$work/mutant")"
 done <<END
-kept-tail committed another entry|another entry .* than others have|without the committed entry
+kept-tail committed another entry|another entry .* than others have|without the committed entry|the log goes from entry
 old-database the database is older than
 lying-disk committed another entry|without the committed entry|voted for two|leads term .* as replica
 forgotten-requests the state of replica . .* differs

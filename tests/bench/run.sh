@@ -50,6 +50,7 @@ finish() {
 	rm -rf "$work"
 }
 trap finish EXIT
+trap 'exit 130' INT TERM
 
 cluster=bench.example.com kds_name=key.bench.example.com
 c=$work/cluster hosts=$net. # of the replicas: an address begins so, the replica's number follows

@@ -8,11 +8,14 @@
     lose-wal     it is empty
     zero-wal     the second half of that frame is zeros
     flip-entry   a bit of an entry's data in the log
+    tear-page    the second half of the database's last page is zeros
+    flip-pointer a bit of an interior page's pointer to a child
 
-Prints what it did. The database has no write-ahead log for the last one (the replica stopped in good order).
+Prints what it did. The database has no write-ahead log for the last three (the replica stopped in good order).
 """
 import os
 import sqlite3
+import struct
 import sys
 
 PAGE = 4096
@@ -52,6 +55,18 @@ def zero(path, at, n):
     print("%d bytes of %s from %d on are zeros" % (n, os.path.basename(path), at))
 
 
+def interior_pointer(path):
+    """In the last interior page of a table."""
+    with open(path, "rb") as f:
+        content = f.read()
+    for page in range(len(content) // PAGE - 1, 0, -1):
+        head = content[page * PAGE:page * PAGE + 14]
+        cells, cell = struct.unpack(">H", head[3:5])[0], struct.unpack(">H", head[12:14])[0]
+        if head[0] == 5 and 0 < cells < 500 and 12 < cell < PAGE - 4:
+            return page * PAGE + cell + 3
+    sys.exit("damage.py: no interior page in %s" % path)
+
+
 def late_frame(wal):
     """Where a frame of the newest commits ends. Behind the newest frame there may be older ones, with another salt."""
     with open(wal, "rb") as f:
@@ -79,6 +94,10 @@ def main():
     elif what == "lose-wal":
         os.truncate(wal, 0)
         print("replica.db-wal is empty")
+    elif what == "tear-page":
+        zero(path, os.path.getsize(path) - PAGE // 2, PAGE // 2)
+    elif what == "flip-pointer":
+        flip(path, interior_pointer(path))
     elif what == "flip-entry":
         (data,), = query(path, "SELECT data FROM log WHERE type = 1 ORDER BY idx DESC LIMIT 1 OFFSET 20")
         flip(path, find_only(path, data) + len(data) // 2)

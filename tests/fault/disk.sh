@@ -65,6 +65,43 @@ lies zero-wal "$older"
 lies lose-wal "$older"
 lies flip-entry 'entry [0-9]* of the log is damaged; check the disk, and bring this replica back under a new id'
 
+# may_lie WHAT: the same, where it depends on what the page is for whether anything is lost, and when that is noticed. The
+# replica may be refused, or end itself when it comes upon it, or when it has read its whole state again; if it goes on
+# behind that, it must end up like the others.
+may_lie() {
+	local victim data status=0
+	victim=$(follower)
+	data=$cluster/$victim/data
+	stop "$victim"
+	cp -a "$data" "$work/well"
+	say "$victim: $(python3 "$source/tests/fault/damage.py" "$data" "$1")"
+	start_replica "$victim"
+	ended_or_scanned() { ! alive "$victim" || scanned "${victim#serial}"; }
+	wait_for 60 "$victim to end or to have read its state" ended_or_scanned
+	if alive "$victim"; then
+		say "$victim goes on"
+	else
+		wait "${pid_of[$victim]}" || status=$?
+		unset "pid_of[$victim]"
+		[[ $status =~ ^[134]$ ]] || fail "$victim ended with status $status"
+		say "$victim ended: $(grep ' error ' "$work/$victim.log" | tail -n 1)"
+		rm -rf "$data"
+		cp -a "$work/well" "$data"
+		start_replica "$victim"
+	fi
+	rm -rf "$work/well"
+	wait_quorum
+}
+# Has replica ID read its whole state since it started? It is asked itself: others may not have heard of it since.
+scanned() {
+	kds-cli --json --timeout 3 call Replicas.View '{}' --address "$net.$1:7400" | python3 -c '
+import json, sys
+[m] = [m for m in json.load(sys.stdin)["members"] if m["id"] == sys.argv[1]]
+sys.exit("scannedMs" not in m["status"])' "$1"
+}
+may_lie tear-page
+may_lie flip-pointer
+
 load_stop
 assert_linearizable
 assert_same_state

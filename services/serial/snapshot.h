@@ -10,7 +10,7 @@
 #include "services/serial/store.h"
 
 #define SNAPSHOT_VERSION 1
-#define SNAPSHOT_PART_BYTES ((size_t)256 << 10)
+#define SNAPSHOT_PART_BYTES ((size_t)64 << 10) /* about a millisecond of reading in a turn */
 #define SNAPSHOT_HASH_SIZE 32
 
 /* `hash` becomes that of the part with this body; the first one's is computed from zeroes. False: no memory. */

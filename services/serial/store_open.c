@@ -15,7 +15,7 @@
 #include "common/base/secret.h"
 
 #define APPLICATION_ID 0x4b445331 /* "KDS1": how file(1) and we know our own databases */
-#define FORMAT 1
+#define FORMAT 2 /* 1: before entries had checksums */
 
 static const char schema[] =
     "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), cluster_id TEXT NOT NULL, replica_id INTEGER NOT NULL,"

@@ -252,12 +252,14 @@ static void test_store_refuses_what_is_no_database_of_ours(void **state)
 	refuses(f, &ours, STATUS_FAILED_PRECONDITION, "not a database of kds-serial");
 }
 
-static void test_store_refuses_a_newer_format(void **state)
+static void test_store_refuses_another_format(void **state)
 {
 	struct fixture *f = *state;
 	fill(f, 10);
-	run_sql(f, "PRAGMA user_version = 2");
-	refuses(f, &ours, STATUS_FAILED_PRECONDITION, "format 2");
+	run_sql(f, "PRAGMA user_version = 3");
+	refuses(f, &ours, STATUS_FAILED_PRECONDITION, "format 3");
+	run_sql(f, "PRAGMA user_version = 1");
+	refuses(f, &ours, STATUS_FAILED_PRECONDITION, "format 1");
 }
 
 static void test_store_refuses_a_second_process(void **state)
@@ -671,7 +673,7 @@ int main(void)
 		T(test_store_shortened_log_is_no_loss),
 		T(test_store_refuses_another_owner),
 		T(test_store_refuses_what_is_no_database_of_ours),
-		T(test_store_refuses_a_newer_format),
+		T(test_store_refuses_another_format),
 		T(test_store_refuses_a_second_process),
 		T(test_store_refuses_a_gap),
 		T(test_store_refuses_a_term_that_goes_back),

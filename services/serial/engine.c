@@ -11,6 +11,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/secret.h"
+#include "common/rpc/message.h"
 #include "common/net/conn.h"
 #include "services/serial/genesis.h"
 #include "services/serial/inbox.h"
@@ -34,6 +35,7 @@ struct engine {
 	char *data_dir;
 	void (*changed)(void *arg, struct state *state, uint64_t revision);
 	void (*leader_changed)(void *arg);
+	void (*ended)(void *arg, const char *why);
 	void *arg;
 
 	uv_loop_t loop;
@@ -57,6 +59,9 @@ struct engine {
 	uint64_t leader_id; /* as Raft has it; 0: none. status.leader_id is 0 also when it is lost */
 	struct buffer scratch;
 	struct members *members;
+	uint64_t tick_from_ms; /* UINT64_MAX: it does not take part yet */
+	bool first;            /* it stands for election first when the cluster begins */
+	unsigned election_ms, heartbeat_ms;
 	uint64_t members_due_ms;
 	bool has_genesis; /* and the peers know it */
 };
@@ -91,8 +96,10 @@ static void on_answering(void *arg, bool begins)
 		conn_release();
 }
 
-static void on_message(void *arg, uint64_t from, struct arena *arena, const Kds__V1__PeerMessage *message, size_t size)
+static void on_message(void *arg, const struct peers_sender *sender, struct arena *arena,
+		       const Kds__V1__PeerMessage *message, size_t size)
 {
+	uint64_t from = sender->id;
 	struct engine *e = arg;
 	bool is_status = message->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_STATUS;
 	view_heard(e->view, from, is_status ? message->status : NULL);
@@ -105,7 +112,13 @@ static void on_message(void *arg, uint64_t from, struct arena *arena, const Kds_
 		arena_free(arena);
 		return;
 	}
-	const struct inbox_message m = { .from = from, .arena = arena, .message = message, .size = size };
+	const struct inbox_message m = {
+		.from = from,
+		.incarnation = sender->incarnation,
+		.arena = arena,
+		.message = message,
+		.size = size,
+	};
 	inbox_receive(e->inbox, &m);
 }
 
@@ -131,6 +144,20 @@ static void on_inbox(void *arg)
 
 /* The turn */
 
+static void send_standing(struct engine *e, uint64_t id)
+{
+	Kds__V1__Standing standing;
+	members_standing(e->members, id, &standing);
+	Kds__V1__PeerMessage m = KDS__V1__PEER_MESSAGE__INIT;
+	m.message_case = KDS__V1__PEER_MESSAGE__MESSAGE_STANDING;
+	m.standing = &standing;
+	struct buffer packed = { 0 };
+	struct status st;
+	if (message_pack(&m.base, &packed, &st) == STATUS_OK)
+		(void)peers_send(e->peers, id, (struct slice){ packed.data, packed.len });
+	buffer_free(&packed);
+}
+
 static void send_status(struct engine *e)
 {
 	Kds__V1__PeerMessage m = KDS__V1__PEER_MESSAGE__INIT;
@@ -142,9 +169,12 @@ static void send_status(struct engine *e)
 	e->scratch.len = kds__v1__peer_message__pack(&m, e->scratch.data);
 	size_t n;
 	const uint64_t *ids = members_ids(e->members, &n);
-	for (size_t i = 0; i < n; i++)
-		if (ids[i] != e->status.id)
-			(void)peers_send(e->peers, ids[i], (struct slice){ e->scratch.data, e->scratch.len });
+	for (size_t i = 0; i < n; i++) {
+		if (ids[i] == e->status.id)
+			continue;
+		(void)peers_send(e->peers, ids[i], (struct slice){ e->scratch.data, e->scratch.len });
+		send_standing(e, ids[i]);
+	}
 }
 
 /* The leader whose streams had all broken before this turn's messages were taken: what it sent before is known. */
@@ -183,7 +213,7 @@ static void watch_leader(struct engine *e, uint64_t gone, uint64_t now)
 			 facts.gone ? "gone" : facts.resigned ? "resigned" : "silent");
 	e->status.lost_term = advice.lost_term;
 	e->failover_due_ms = advice.due_ms;
-	if (advice.stand) {
+	if (advice.stand && members_take_part(e->members)) {
 		replica_stand(e->replica);
 		replica_finish(e->replica);
 		replica_status(e->replica, &e->status);
@@ -325,6 +355,22 @@ static void learn_genesis(struct engine *e)
 	e->has_genesis = true;
 }
 
+/*
+ * While it does not take part its timers stand still. When the cluster begins they have all run out: the first replica
+ * stands for election, and the others give it time to.
+ */
+static bool may_tick(struct engine *e, uint64_t now)
+{
+	bool takes_part = members_take_part(e->members);
+	if (takes_part && e->tick_from_ms == UINT64_MAX) {
+		e->tick_from_ms = now + (e->first ? e->heartbeat_ms : 2 * e->election_ms);
+		atomic_store(&e->announce, true);
+	}
+	if (!takes_part)
+		e->tick_from_ms = UINT64_MAX;
+	return takes_part && now >= e->tick_from_ms;
+}
+
 static void on_timer(uv_timer_t *timer);
 
 static void turn(struct engine *e)
@@ -334,10 +380,13 @@ static void turn(struct engine *e)
 	uint64_t now = clock_monotonic_ms();
 	/* Messages before the timer: after a slow disk, heartbeats that wait here count before an election begins. */
 	for (size_t i = 0; i < in->n_messages; i++) {
-		replica_receive(e->replica, in->messages[i].from, in->messages[i].message, now);
-		arena_free(in->messages[i].arena);
+		const struct inbox_message *m = &in->messages[i];
+		if (members_receive(e->members, m->from, m->incarnation, m->message))
+			replica_receive(e->replica, m->from, m->message, now);
+		arena_free(m->arena);
 	}
-	replica_tick(e->replica, now);
+	if (may_tick(e, now))
+		replica_tick(e->replica, now);
 	start_reads(e, in);
 	replica_set_time(e->replica, view_time(e->view));
 	submit_proposals(e, in);
@@ -354,7 +403,7 @@ static void turn(struct engine *e)
 	run_local_reads(e, in);
 	now = clock_monotonic_ms();
 	publish_status(e, gone, changed, now);
-	uint64_t due = replica_due(e->replica);
+	uint64_t due = now >= e->tick_from_ms ? replica_due(e->replica) : e->tick_from_ms;
 	if (e->status_due_ms < due)
 		due = e->status_due_ms;
 	if (e->failover_due_ms < due)
@@ -569,21 +618,36 @@ static void propose(void *arg, Kds__V1__Command *command, engine_done_fn done, v
 	engine_propose(arg, command, done, done_arg);
 }
 
+static void on_ended(void *arg, const char *why)
+{
+	struct engine *e = arg;
+	log_error("%s", why);
+	if (e->ended)
+		e->ended(e->arg, why);
+}
+
 static enum status_code start_members(struct engine *e, const struct engine_options *o, struct status *st)
 {
 	const struct members_options m = {
 		.self = o->id,
-		.incarnation = store_incarnation(e->store),
+		.joins = o->join,
 		.configured = o->members,
 		.n_configured = o->n_members,
 		.election_ms = o->election_ms,
+		.store = e->store,
 		.replica = e->replica,
 		.state = e->state,
 		.peers = e->peers,
 		.view = e->view,
 		.propose = propose,
+		.ended = on_ended,
 		.arg = e,
 	};
+	e->first = true;
+	for (size_t i = 0; i < o->n_members; i++)
+		e->first = e->first && o->id <= o->members[i].id;
+	e->election_ms = o->election_ms;
+	e->heartbeat_ms = o->heartbeat_ms;
 	e->members = members_new(&m);
 	return e->members ? STATUS_OK : status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine: out of memory");
 }
@@ -608,6 +672,7 @@ enum status_code engine_start(const struct engine_options *o, struct status *st,
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start the engine: out of memory");
 	e->changed = o->changed;
 	e->leader_changed = o->leader_changed;
+	e->ended = o->ended;
 	e->arg = o->arg;
 	rc = open_log(e, o, st);
 	if (rc == STATUS_OK)

@@ -44,6 +44,9 @@ struct engine_options {
 	void (*changed)(void *arg, struct state *state, uint64_t revision);
 	/* On the engine's thread, when another leads or none is known any more: engine_leader() says so. May be NULL. */
 	void (*leader_changed)(void *arg);
+	/* On the engine's thread, once: this replica was removed, or its data directory is not the one that its id took part
+	 * with (admission.h). It does nothing any more: end the process. */
+	void (*ended)(void *arg, const char *why);
 	void *arg;
 };
 

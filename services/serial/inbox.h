@@ -20,6 +20,7 @@ struct inbox_read {
 
 struct inbox_message {
 	raft_id from;
+	uint64_t incarnation; /* of its data directory */
 	struct arena *arena;
 	const Kds__V1__PeerMessage *message;
 	size_t size;

@@ -1,6 +1,7 @@
 /* kds-serial: one replica of the cluster's serial numbers, configuration and records. */
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -31,7 +32,11 @@ struct serial {
 	struct publish *publish;
 	struct backup *backup;
 	struct api *api;
+	atomic_bool ended;
 };
+
+/* Apart from those of a failed start and of a disk that fails: whoever restarts the process need not. */
+#define EXIT_NO_MEMBER 4
 
 /* On the engine's thread, after each turn that changed something. */
 static void state_changed(void *arg, struct state *state, uint64_t revision)
@@ -46,6 +51,14 @@ static void leader_changed(void *arg)
 {
 	struct serial *s = arg;
 	forward_leader_changed(s->forward);
+}
+
+static void ended(void *arg, const char *why)
+{
+	(void)why;
+	struct serial *s = arg;
+	atomic_store(&s->ended, true);
+	daemon_stop(s->daemon);
 }
 
 static bool is_ready(void *arg, char *reason, size_t size)
@@ -122,6 +135,7 @@ static struct engine_options engine_options(struct serial *s)
 		.trust = daemon_trust(s->daemon),
 		.changed = state_changed,
 		.leader_changed = leader_changed,
+		.ended = ended,
 		.arg = s,
 	};
 }
@@ -220,5 +234,7 @@ int main(int argc, char **argv)
 		rc = run(&s, &st);
 	int exit_status = rc == STATUS_OK ? 0 : daemon_start_failed(&s.options, &st);
 	stop(&s);
+	if (exit_status == 0 && atomic_load(&s.ended))
+		return EXIT_NO_MEMBER;
 	return exit_status;
 }

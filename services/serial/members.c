@@ -8,9 +8,11 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/rpc/message.h"
+#include "services/serial/admission.h"
 
 #define KNOWN_MAX (2 * MEMBERSHIP_MAX)
 #define TICK_MS 100
+#define COMPLAIN_MS 10000
 #define NAME_SIZE 256
 
 /* One member, and what the leader has seen of it. */
@@ -28,19 +30,160 @@ struct known {
 
 struct members {
 	struct members_options options;
-	struct engine_member *configured; /* strings are ours */
+	struct engine_member configured[KNOWN_MAX]; /* strings are ours; also those that told so themselves */
 	size_t n_configured;
 	struct known known[KNOWN_MAX];
 	size_t n;
 	uint64_t ids[KNOWN_MAX];
 	bool settled; /* the first replicas are entered as objects */
 	bool fresh;   /* `known` was filled once */
+	bool is_joining; /* it is not in the membership of its own log, yet or any more */
 	uint64_t state_revision, log_version;
 	bool leads, proposing;
+	struct admission admission;
+	bool ended;
+	uint64_t complain_ms;
 	uint64_t due_ms;
-	uint64_t replace_after_ms, setting_revision;
-	char waits_for[STATUS_MESSAGE_MAX]; /* as logged last */
 };
+
+static struct known *find(struct known *known, size_t n, uint64_t id)
+{
+	for (size_t i = 0; i < n; i++)
+		if (known[i].id == id)
+			return &known[i];
+	return NULL;
+}
+
+/* False: no memory, or no room. */
+static bool configure(struct members *m, uint64_t id, const char *name, const char *address)
+{
+	if (m->n_configured == KNOWN_MAX)
+		return false;
+	struct engine_member c = { id, strdup(name), strdup(address) };
+	if (c.name && c.address) {
+		m->configured[m->n_configured++] = c;
+		m->fresh = false;
+		return true;
+	}
+	free((char *)c.name);
+	free((char *)c.address);
+	return false;
+}
+
+/* Whether it takes part */
+
+/* True: from now on. */
+static bool begin_to_take_part(struct members *m)
+{
+	struct admission *a = &m->admission;
+	if (!admission_ready(a))
+		return false;
+	struct store_record records[ADMISSION_MAX];
+	for (size_t i = 0; i < a->n; i++)
+		records[i] = (struct store_record){ a->others[i].id, a->others[i].incarnation };
+	store_take_part(m->options.store, records, a->n);
+	a->takes_part = true;
+	log_info("takes part: all replicas that begin the cluster have met");
+	return true;
+}
+
+static void recall(struct members *m)
+{
+	uint64_t ids[ADMISSION_MAX];
+	size_t n = 0;
+	for (size_t i = 0; !m->options.joins && i < m->n_configured && n < ADMISSION_MAX; i++)
+		ids[n++] = m->configured[i].id;
+	struct store *store = m->options.store;
+	admission_init(&m->admission, m->options.self, store_incarnation(store), ids, n);
+	if (m->options.joins && !store_takes_part(store))
+		store_take_part(store, NULL, 0);
+	struct store_record records[ADMISSION_MAX];
+	size_t n_records = store_records(store, records, ADMISSION_MAX);
+	for (size_t i = 0; i < n_records; i++)
+		admission_recall(&m->admission, records[i].id, records[i].incarnation);
+	m->admission.takes_part = store_takes_part(store);
+	(void)begin_to_take_part(m); /* alone it need not wait */
+}
+
+/* At a first start, or when its data was lost and it has not heard so yet. */
+static void complain(struct members *m, uint64_t now)
+{
+	if (m->admission.takes_part || now < m->complain_ms)
+		return;
+	m->complain_ms = now + COMPLAIN_MS;
+	for (size_t i = 0; i < m->admission.n; i++)
+		if (!m->admission.others[i].lets) {
+			log_warning("waits to take part, also for replica %" PRIu64 ": when a cluster begins, all its replicas must "
+				    "reach each other once; if this one has lost its data, remove it and add it anew",
+				    m->admission.others[i].id);
+			return;
+		}
+}
+
+static void end(struct members *m, const char *why)
+{
+	if (!m->ended)
+		m->options.ended(m->options.arg, why);
+	m->ended = true;
+}
+
+static void end_as_another(struct members *m)
+{
+	char why[STATUS_MESSAGE_MAX];
+	snprintf(why, sizeof why,
+		 "replica %" PRIu64 " took part with another data directory than this one: after a loss it cannot come back "
+		 "under its id. Empty data-dir, then: kds-cli cluster remove NAME; kds-cli cluster add NAME --address HOST",
+		 m->options.self);
+	end(m, why);
+}
+
+/* Until all in the state have theirs, what this one wrote down itself counts. */
+static uint64_t on_record(const struct members *m, uint64_t id)
+{
+	for (size_t i = 0; i < m->n; i++)
+		if (m->known[i].id == id && m->known[i].incarnation != 0)
+			return m->known[i].incarnation;
+	return admission_record(&m->admission, id);
+}
+
+static void hear_standing(struct members *m, uint64_t from, uint64_t incarnation, const Kds__V1__Standing *s)
+{
+	if (s->removed == m->options.self)
+		end(m, "this replica was removed from the cluster; its data directory is of no more use. To bring the host back: "
+		       "kds-cli cluster add");
+	else if (incarnation != 0 &&
+		 !admission_told(&m->admission, from, incarnation, s->takes_part, s->knows_you))
+		end_as_another(m);
+	else if (m->is_joining && *s->name && *s->address && !find(m->known, m->n, from))
+		(void)configure(m, from, s->name, s->address);
+}
+
+bool members_receive(struct members *m, uint64_t from, uint64_t incarnation, const Kds__V1__PeerMessage *message)
+{
+	if (message->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_STANDING) {
+		hear_standing(m, from, incarnation, message->standing);
+		return false;
+	}
+	uint64_t expected = on_record(m, from);
+	return m->admission.takes_part && !m->ended && (expected == 0 || incarnation == expected);
+}
+
+bool members_take_part(const struct members *m)
+{
+	return m->admission.takes_part && !m->ended;
+}
+
+void members_standing(const struct members *m, uint64_t id, Kds__V1__Standing *ret_standing)
+{
+	kds__v1__standing__init(ret_standing);
+	const struct known *self = find((struct known *)m->known, m->n, m->options.self);
+	if (self) {
+		ret_standing->name = (char *)self->name; /* packing only reads */
+		ret_standing->address = (char *)self->address;
+	}
+	ret_standing->takes_part = m->admission.takes_part;
+	ret_standing->knows_you = on_record(m, id);
+}
 
 struct members *members_new(const struct members_options *o)
 {
@@ -48,18 +191,16 @@ struct members *members_new(const struct members_options *o)
 	if (!m)
 		return NULL;
 	m->options = *o;
-	m->configured = calloc(o->n_configured ? o->n_configured : 1, sizeof *m->configured);
-	bool ok = m->configured != NULL;
-	for (size_t i = 0; ok && i < o->n_configured; i++) {
-		struct engine_member *c = &m->configured[m->n_configured++];
-		*c = (struct engine_member){ o->configured[i].id, strdup(o->configured[i].name),
-					     strdup(o->configured[i].address) };
-		ok = c->name && c->address;
+	bool ok = true;
+	for (size_t i = 0; ok && i < o->n_configured; i++)
+		ok = configure(m, o->configured[i].id, o->configured[i].name, o->configured[i].address);
+	if (!ok) {
+		members_free(m);
+		return NULL;
 	}
-	if (ok)
-		return m;
-	members_free(m);
-	return NULL;
+	recall(m);
+	m->complain_ms = clock_monotonic_ms() + COMPLAIN_MS;
+	return m;
 }
 
 void members_free(struct members *m)
@@ -70,19 +211,10 @@ void members_free(struct members *m)
 		free((char *)m->configured[i].name);
 		free((char *)m->configured[i].address);
 	}
-	free(m->configured);
 	free(m);
 }
 
 /* Who they are */
-
-static struct known *find(struct known *known, size_t n, uint64_t id)
-{
-	for (size_t i = 0; i < n; i++)
-		if (known[i].id == id)
-			return &known[i];
-	return NULL;
-}
 
 static struct known *enter(struct known *known, size_t *n, uint64_t id, const char *name)
 {
@@ -104,8 +236,10 @@ static void enter_log(struct members *m, struct known *known, size_t *n)
 		if (k)
 			k->has = members[i].voter ? MEMBERSHIP_VOTER : MEMBERSHIP_STANDBY;
 	}
-	/* Its log is empty yet: whom the configuration file names will send it one. */
-	for (size_t i = 0; n_members == 0 && i < m->n_configured; i++)
+	/* Until it finds itself in its log, whom the configuration file names may be who sends it. */
+	m->is_joining = find(known, *n, m->options.self) == NULL;
+	peers_welcome(m->options.peers, m->is_joining);
+	for (size_t i = 0; m->is_joining && i < m->n_configured; i++)
 		(void)enter(known, n, m->configured[i].id, m->configured[i].name);
 }
 
@@ -118,8 +252,11 @@ static bool enter_objects(struct members *m, struct known *known, size_t *n)
 		return false;
 	}
 	m->settled = list->n_replicas > 0;
+	uint64_t highest = 0;
 	for (size_t i = 0; i < list->n_replicas; i++) {
 		const Kds__V1__Replica *r = list->replicas[i];
+		if (r->id > highest)
+			highest = r->id;
 		struct known *k = r->removed ? NULL : enter(known, n, r->id, r->name);
 		if (!k)
 			continue;
@@ -128,6 +265,7 @@ static bool enter_objects(struct members *m, struct known *known, size_t *n)
 		snprintf(k->address, sizeof k->address, "%s", r->address);
 		snprintf(k->rpc_address, sizeof k->rpc_address, "%s", r->rpc_address);
 	}
+	peers_set_highest_id(m->options.peers, highest);
 	kds__v1__replica_list__free_unpacked(list, NULL);
 	return true;
 }
@@ -196,6 +334,9 @@ static void refresh(struct members *m, uint64_t now)
 	m->state_revision = revision;
 	m->log_version = version;
 	tell_others(m);
+	const struct known *self = find(m->known, m->n, m->options.self);
+	if (self && self->incarnation != 0 && self->incarnation != store_incarnation(m->options.store))
+		end_as_another(m);
 }
 
 const uint64_t *members_ids(const struct members *m, size_t *ret_n)
@@ -247,7 +388,11 @@ static void begin_to_lead(struct members *m, uint64_t now)
 
 static void picture(const struct members *m, uint64_t now, struct membership *ret)
 {
-	*ret = (struct membership){ .self = m->options.self, .replace_after_ms = m->replace_after_ms };
+	uint64_t replace_after = state_setting(m->options.state, SETTING_REPLICA_REPLACE_AFTER);
+	*ret = (struct membership){
+		.self = m->options.self,
+		.replace_after_ms = replace_after == SETTING_OFF ? 0 : replace_after,
+	};
 	raft_index last = replica_last_index(m->options.replica);
 	for (size_t i = 0; i < m->n; i++) {
 		const struct known *k = &m->known[i];
@@ -284,7 +429,10 @@ static void propose(struct members *m, Kds__V1__Command *c)
 
 static uint64_t incarnation_of(const struct members *m, const struct known *k)
 {
-	return k->id == m->options.self ? m->options.incarnation : peers_incarnation(m->options.peers, k->id);
+	if (k->id == m->options.self)
+		return store_incarnation(m->options.store);
+	uint64_t recorded = admission_record(&m->admission, k->id);
+	return recorded ? recorded : peers_incarnation(m->options.peers, k->id);
 }
 
 /* Enters the first replicas, whole, or the data directories that are new. True: proposed. */
@@ -377,14 +525,15 @@ static bool lead(struct members *m, uint64_t now)
 
 uint64_t members_turn(struct members *m, uint64_t now, bool *ret_again)
 {
-	*ret_again = false;
 	refresh(m, now);
+	*ret_again = begin_to_take_part(m);
+	complain(m, now);
 	bool leads = replica_leads(m->options.replica);
 	if (leads && !m->leads)
 		begin_to_lead(m, now);
 	m->leads = leads;
 	if (!leads)
-		return UINT64_MAX;
+		return m->admission.takes_part ? UINT64_MAX : m->complain_ms;
 	if (now < m->due_ms)
 		return m->due_ms;
 	look(m, now);

@@ -15,17 +15,20 @@ struct members;
 
 struct members_options {
 	uint64_t self;
-	uint64_t incarnation; /* of our data directory */
+	bool joins; /* it was added later: `configured` only says where others are, not who began the cluster */
 	const struct engine_member *configured;
 	size_t n_configured;
 	unsigned election_ms;
 	/* All borrowed. */
+	struct store *store;
 	struct replica *replica;
 	struct state *state;
 	struct peers *peers;
 	struct view *view;
 	/* Proposes a command; `done` as in engine_propose(). */
 	void (*propose)(void *arg, Kds__V1__Command *command, engine_done_fn done, void *done_arg);
+	/* This replica is a member no more, or never can be again. Once; it does nothing from then on. */
+	void (*ended)(void *arg, const char *why);
 	void *arg;
 };
 
@@ -33,6 +36,14 @@ struct members_options {
 struct members *members_new(const struct members_options *options) MUST_CHECK;
 /* No proposal may be under way: free the replica before. NULL is allowed. */
 void members_free(struct members *m);
+
+/* A message that came. True: it is for the replica, from the data directory that is on record for its sender, and this
+ * replica takes part (admission.h). */
+bool members_receive(struct members *m, uint64_t from, uint64_t incarnation, const Kds__V1__PeerMessage *message);
+/* Does this replica take part? Until it does it must not be ticked. */
+bool members_take_part(const struct members *m);
+/* Our standing as this one wants to know it. */
+void members_standing(const struct members *m, uint64_t id, Kds__V1__Standing *ret_standing);
 
 /* After each turn. Something may have been proposed: then *ret_again is true, and another turn is due at once. Returns
  * when it wants the next call. */

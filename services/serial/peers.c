@@ -21,6 +21,10 @@
 #define RETRY_MAX_MS 1000
 #define COMPLAIN_EVERY_MS 10000
 /* An unpacked message of many tiny entries is several times its frame. */
+/* What may come back on a stream that is ours to send on. */
+#define HEARD_MAX 256
+#define STRANGERS_MAX 1024
+#define HEARD_MEMORY_MAX ((size_t)16 << 10)
 #define MESSAGE_MEMORY_MAX ((size_t)32 << 20)
 
 struct peer {
@@ -55,6 +59,8 @@ struct peers {
 	char *cluster_id, *rpc_address;
 	uint8_t genesis[GENESIS_SIZE];
 	bool has_genesis;
+	uint64_t highest_id;
+	bool welcomes; /* strangers */
 	struct peer **members; /* without ourselves */
 	size_t n_members;
 	struct inbound *inbound; /* all streams to us */
@@ -63,7 +69,8 @@ struct peers {
 
 /* One accepted stream. */
 struct inbound {
-	struct peer *peer;
+	struct peer *peer; /* NULL: nobody's, who is told why and closed */
+	uint64_t incarnation;
 	struct conn *conn; /* borrowed: it lives until its `down` takes this off the list */
 	bool greeted;
 	struct inbound *next;
@@ -84,6 +91,35 @@ static struct peer *find_name(struct peers *p, const char *name)
 		if (strcmp(p->members[i]->name, name) == 0 && !p->members[i]->gone)
 			return p->members[i];
 	return NULL;
+}
+
+static void peer_free(struct peer *peer)
+{
+	if (!peer)
+		return;
+	free(peer->name);
+	free(peer->address);
+	free(peer);
+}
+
+/* Under the mutex. */
+static bool add_peer(struct peers *p, const struct peers_member *m)
+{
+	struct peer **all = realloc(p->members, (p->n_members + 1) * sizeof *all);
+	if (all)
+		p->members = all;
+	struct peer *peer = all ? calloc(1, sizeof *peer) : NULL;
+	if (!peer)
+		return false;
+	*peer = (struct peer){ .owner = p, .id = m->id, .backoff_ms = RETRY_MIN_MS };
+	peer->name = strdup(m->name);
+	peer->address = strdup(m->address);
+	if (!peer->name || !peer->address) {
+		peer_free(peer);
+		return false;
+	}
+	p->members[p->n_members++] = peer;
+	return true;
 }
 
 /* Whoever cannot work with us tries again each second: say so now and then. */
@@ -111,7 +147,19 @@ static void tell_link(struct peer *peer, bool outgoing, bool up)
 		o->link(o->arg, peer->id, outgoing, up);
 }
 
-/* Our streams to the others */
+/* The last frame on a stream that is about to be closed; whoever misses it asks again. */
+static void say_removed(struct conn *c, uint64_t id)
+{
+	Kds__V1__Standing standing = KDS__V1__STANDING__INIT;
+	standing.removed = id;
+	Kds__V1__PeerMessage m = KDS__V1__PEER_MESSAGE__INIT;
+	m.message_case = KDS__V1__PEER_MESSAGE__MESSAGE_STANDING;
+	m.standing = &standing;
+	uint8_t packed[32]; /* a number in a message in a message */
+	const struct slice frame = { packed, kds__v1__peer_message__pack(&m, packed) };
+	if (conn_send(c, &frame, 1) != STATUS_OK)
+		log_debug("a replica that was removed did not hear so");
+}
 
 static bool send_hello(struct peers *p, struct conn *c)
 {
@@ -164,12 +212,24 @@ static void out_up(void *arg, struct conn *c)
 	tell_link(peer, true, true);
 }
 
-/* A PUSH peer never hears anything. */
+/* A PUSH peer hears nothing, but that it was removed. */
 static void out_frame(void *arg, struct conn *c, const uint8_t *data, size_t len)
 {
-	(void)data;
-	(void)len;
-	complain(arg, "left", "it sent something on a stream that is ours to send on");
+	struct peer *peer = arg;
+	struct peers *p = peer->owner;
+	struct arena *arena = arena_new(HEARD_MEMORY_MAX);
+	const ProtobufCMessage *unpacked = NULL;
+	struct status st;
+	if (arena && len <= HEARD_MAX &&
+	    message_unpack(&kds__v1__peer_message__descriptor, (struct slice){ data, len }, arena, &st, NULL, 0, &unpacked) ==
+		STATUS_OK &&
+	    ((const Kds__V1__PeerMessage *)unpacked)->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_STANDING) {
+		const struct peers_sender from = { .id = peer->id };
+		p->options.message(p->options.arg, &from, arena, (const Kds__V1__PeerMessage *)unpacked, len);
+	} else {
+		complain(peer, "left", "it sent something on a stream that is ours to send on");
+		arena_free(arena);
+	}
 	conn_close(c);
 }
 
@@ -246,7 +306,7 @@ static struct peer *next_peer(struct peers *p, uint64_t *ret_when)
 	*ret_when = UINT64_MAX;
 	for (size_t i = 0; i < p->n_members; i++) {
 		struct peer *peer = p->members[i];
-		if (peer->gone || peer->dialled)
+		if (peer->gone || peer->dialled || peer->address[0] == '\0')
 			continue;
 		if (peer->retry_ms <= now)
 			return peer;
@@ -288,22 +348,32 @@ static void in_up(void *arg, struct conn *c)
 	struct peers *p = arg;
 	const struct identity *id = conn_identity(c);
 	struct inbound *in = calloc(1, sizeof *in);
-	pthread_mutex_lock(&p->mutex);
-	struct peer *peer = in && id && (id->roles & PEER_SERIAL) ? find_name(p, id->role_name) : NULL;
-	if (peer) {
-		in->peer = peer;
-		in->conn = c;
-		in->next = p->inbound;
-		p->inbound = in;
-		conn_set_data(c, in);
-	}
-	pthread_mutex_unlock(&p->mutex);
-	if (peer)
+	if (!in || !id || !(id->roles & PEER_SERIAL)) {
+		free(in);
+		conn_close(c);
 		return;
+	}
+	pthread_mutex_lock(&p->mutex);
+	in->peer = find_name(p, id->role_name);
+	in->conn = c;
+	in->next = p->inbound;
+	p->inbound = in;
+	conn_set_data(c, in);
+	pthread_mutex_unlock(&p->mutex);
+}
+
+/* Who is no peer hears why, if there is an answer: it was one, and was removed. */
+static void turn_away(struct peers *p, struct conn *c, uint64_t id)
+{
+	pthread_mutex_lock(&p->mutex);
+	bool removed = id != 0 && id <= p->highest_id;
+	pthread_mutex_unlock(&p->mutex);
+	if (removed)
+		say_removed(c, id);
+	const struct identity *identity = conn_identity(c);
 	if (may_complain(p, &p->complained_ms))
-		log_warning("refused a stream from %s: '%s' is no replica of this cluster", conn_peer_address(c),
-			    id ? id->role_name : "");
-	free(in);
+		log_warning("refused a stream from %s: '%s' %s", conn_peer_address(c), identity ? identity->role_name : "",
+			    removed ? "is a replica that was removed" : "is no replica of this cluster");
 	conn_close(c);
 }
 
@@ -335,19 +405,38 @@ static const char *refuse_hello(const struct peers *p, const struct peer *peer, 
 	return NULL;
 }
 
-static bool take_hello(struct peers *p, struct inbound *in, const Kds__V1__PeerMessage *m)
+/* Under the mutex: a peer that is not dialled. NULL: no memory, or it is one under another name. */
+static struct peer *take_in(struct peers *p, const char *name, uint64_t id)
 {
-	struct peer *peer = in->peer;
+	const struct peers_member stranger = { .id = id, .name = name, .address = "" };
+	if (find_id(p, id) || p->n_members >= STRANGERS_MAX || !add_peer(p, &stranger))
+		return NULL;
+	return p->members[p->n_members - 1];
+}
+
+static bool take_hello(struct peers *p, struct conn *c, struct inbound *in, const Kds__V1__PeerMessage *m)
+{
 	pthread_mutex_lock(&p->mutex);
-	const char *why = refuse_hello(p, peer, m);
+	/* It may have become a peer, or another one of its name may be. */
+	struct peer *peer = in->peer ? in->peer : find_name(p, conn_identity(c)->role_name);
+	if (!peer && p->welcomes && m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_HELLO &&
+	    m->hello->from != p->options.self)
+		peer = take_in(p, conn_identity(c)->role_name, m->hello->from);
+	in->peer = peer;
+	const char *why = peer ? refuse_hello(p, peer, m) : NULL;
+	bool hello = m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_HELLO;
 	pthread_mutex_unlock(&p->mutex);
+	if (!peer || (hello && m->hello->from < peer->id)) {
+		turn_away(p, c, hello ? m->hello->from : 0);
+		return false;
+	}
 	if (why) {
 		complain(peer, "refused", why);
 		return false;
 	}
 	in->greeted = true;
 	pthread_mutex_lock(&p->mutex);
-	peer->incarnation = m->hello->incarnation;
+	peer->incarnation = in->incarnation = m->hello->incarnation;
 	snprintf(peer->rpc_address, sizeof peer->rpc_address, "%s", m->hello->rpc_address);
 	bool first = peer->n_in++ == 0;
 	pthread_mutex_unlock(&p->mutex);
@@ -370,17 +459,19 @@ static void in_frame(void *arg, struct conn *c, const uint8_t *data, size_t len)
 		return; /* dropped, as Raft allows */
 	if (message_unpack(&kds__v1__peer_message__descriptor, (struct slice){ data, len }, arena, &st, field, sizeof field,
 			   &unpacked) != STATUS_OK) {
-		complain(in->peer, "refused", st.message);
+		if (in->peer)
+			complain(in->peer, "refused", st.message);
 		conn_close(c);
 		goto out;
 	}
 	const Kds__V1__PeerMessage *m = (const Kds__V1__PeerMessage *)unpacked;
 	if (!in->greeted) {
-		if (!take_hello(p, in, m))
+		if (!take_hello(p, c, in, m))
 			conn_close(c);
 		goto out;
 	}
-	p->options.message(p->options.arg, in->peer->id, arena, m, len);
+	const struct peers_sender from = { in->peer->id, in->incarnation };
+	p->options.message(p->options.arg, &from, arena, m, len);
 	return;
 out:
 	arena_free(arena);
@@ -407,35 +498,6 @@ static void in_down(void *arg, struct conn *c, const struct status *why)
 
 /* Start and stop */
 
-static void peer_free(struct peer *peer)
-{
-	if (!peer)
-		return;
-	free(peer->name);
-	free(peer->address);
-	free(peer);
-}
-
-/* Under the mutex. */
-static bool add_peer(struct peers *p, const struct peers_member *m)
-{
-	struct peer **all = realloc(p->members, (p->n_members + 1) * sizeof *all);
-	if (all)
-		p->members = all;
-	struct peer *peer = all ? calloc(1, sizeof *peer) : NULL;
-	if (!peer)
-		return false;
-	*peer = (struct peer){ .owner = p, .id = m->id, .backoff_ms = RETRY_MIN_MS };
-	peer->name = strdup(m->name);
-	peer->address = strdup(m->address);
-	if (!peer->name || !peer->address) {
-		peer_free(peer);
-		return false;
-	}
-	p->members[p->n_members++] = peer;
-	return true;
-}
-
 static bool is_listed(const struct peer *peer, const struct peers_member *members, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -445,10 +507,20 @@ static bool is_listed(const struct peer *peer, const struct peers_member *member
 	return false;
 }
 
+static bool has_id(uint64_t id, const struct peers_member *members, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (members[i].id == id)
+			return true;
+	return false;
+}
+
 /* Under the mutex. */
-static void dismiss(struct peers *p, struct peer *peer)
+static void dismiss(struct peers *p, struct peer *peer, bool is_removed)
 {
 	peer->gone = true;
+	if (peer->up && peer->id <= p->highest_id && is_removed)
+		say_removed(peer->out, peer->id);
 	if (peer->open)
 		conn_close(peer->out); /* calls nothing back on this thread */
 	for (struct inbound *in = p->inbound; in; in = in->next)
@@ -462,13 +534,27 @@ bool peers_set_members(struct peers *p, const struct peers_member *members, size
 	pthread_mutex_lock(&p->mutex);
 	for (size_t i = 0; i < p->n_members; i++)
 		if (!p->members[i]->gone && !is_listed(p->members[i], members, n))
-			dismiss(p, p->members[i]);
+			dismiss(p, p->members[i], !has_id(p->members[i]->id, members, n));
 	for (size_t i = 0; ok && i < n; i++)
 		if (members[i].id != p->options.self && members[i].address[0] != '\0' && !find_id(p, members[i].id))
 			ok = add_peer(p, &members[i]);
 	pthread_cond_broadcast(&p->changed);
 	pthread_mutex_unlock(&p->mutex);
 	return ok;
+}
+
+void peers_set_highest_id(struct peers *p, uint64_t id)
+{
+	pthread_mutex_lock(&p->mutex);
+	p->highest_id = id;
+	pthread_mutex_unlock(&p->mutex);
+}
+
+void peers_welcome(struct peers *p, bool strangers)
+{
+	pthread_mutex_lock(&p->mutex);
+	p->welcomes = strangers;
+	pthread_mutex_unlock(&p->mutex);
 }
 
 void peers_set_genesis(struct peers *p, struct slice genesis)

@@ -20,6 +20,11 @@ struct peers_member {
 	const char *address; /* peer address "host:port" */
 };
 
+struct peers_sender {
+	uint64_t id;
+	uint64_t incarnation; /* of its data directory, as its hello said */
+};
+
 struct peers_options {
 	uint64_t self;
 	const char *listen;          /* our peer address */
@@ -32,8 +37,9 @@ struct peers_options {
 	const struct peers_member *members; /* copied; one with our own id does not count */
 	size_t n_members;
 	/* On NNG's threads: a message from a peer, checked (message.h), of `size` bytes; the callee owns `arena`, in
-	 * which it lives. */
-	void (*message)(void *arg, uint64_t from, struct arena *arena, const Kds__V1__PeerMessage *message, size_t size);
+	 * which it lives. From one that is no member any more there is a Standing at most, which says that we are none. */
+	void (*message)(void *arg, const struct peers_sender *from, struct arena *arena,
+			const Kds__V1__PeerMessage *message, size_t size);
 	/* A stream to (outgoing) or from a peer came up or broke. NNG's threads, no lock held. */
 	void (*link)(void *arg, uint64_t peer, bool outgoing, bool up);
 	void *arg;
@@ -48,6 +54,10 @@ void peers_stop(struct peers *p);
 /* From now on these are the peers: streams to and from others are closed, and others are dialled. Copied; one without
  * an address is left out. False: no memory, and some are missing: call again. Any thread but a callback's. */
 bool peers_set_members(struct peers *p, const struct peers_member *members, size_t n) MUST_CHECK;
+/* Ids up to here were given to somebody: who comes with one and is no peer was removed, and is told so. */
+void peers_set_highest_id(struct peers *p, uint64_t id);
+/* Whether streams from replicas that are no peers are taken, too: by one that joins and does not know all of them. */
+void peers_welcome(struct peers *p, bool strangers);
 /* We have a log now: 32 bytes. */
 void peers_set_genesis(struct peers *p, struct slice genesis);
 

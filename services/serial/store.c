@@ -87,6 +87,41 @@ uint64_t store_incarnation(struct store *s)
 	return s->incarnation;
 }
 
+bool store_takes_part(struct store *s)
+{
+	return s->takes_part;
+}
+
+void store_take_part(struct store *s, const struct store_record *records, size_t n)
+{
+	bool own = sqlite3_get_autocommit(s->db) != 0;
+	if (own)
+		store_begin(s);
+	for (size_t i = 0; i < n; i++) {
+		bind_uint(s, SQL_RECORD, 1, records[i].id);
+		bind_uint(s, SQL_RECORD, 2, records[i].incarnation);
+		run(s, SQL_RECORD, "write down the other replicas");
+	}
+	run(s, SQL_TAKE_PART, "write down that this replica takes part");
+	if (own)
+		store_commit(s);
+	s->takes_part = true;
+}
+
+size_t store_records(struct store *s, struct store_record *ret_records, size_t max)
+{
+	sqlite3_stmt *sql = s->sql[SQL_RECORDS];
+	size_t n = 0;
+	int rv = SQLITE_DONE;
+	while (n < max && (rv = sqlite3_step(sql)) == SQLITE_ROW)
+		ret_records[n++] = (struct store_record){ (uint64_t)sqlite3_column_int64(sql, 0),
+							  (uint64_t)sqlite3_column_int64(sql, 1) };
+	if (n < max)
+		must(s, rv, "read the other replicas");
+	sqlite3_reset(sql);
+	return n;
+}
+
 struct slice store_configuration(struct store *s)
 {
 	return (struct slice){ s->configuration.data, s->configuration.len };

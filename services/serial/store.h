@@ -56,6 +56,17 @@ struct store_start {
 void store_start_values(struct store *s, struct store_start *ret_start);
 /* A number that no other data directory has: made with it, at random, not 0. */
 uint64_t store_incarnation(struct store *s);
+/*
+ * Does this replica take part (admission.h)? Then the incarnations of the others that began the cluster are on record.
+ * store_take_part() joins the open transaction, if there is one: nothing that this replica promises is durable before it.
+ */
+struct store_record {
+	uint64_t id, incarnation;
+};
+bool store_takes_part(struct store *s);
+void store_take_part(struct store *s, const struct store_record *records, size_t n);
+/* At most `max`; returns how many. */
+size_t store_records(struct store *s, struct store_record *ret_records, size_t max);
 /* That membership, encoded by libraft. Borrowed until the next store_set_configuration(). */
 struct slice store_configuration(struct store *s);
 

@@ -12,6 +12,9 @@ enum statement {
 	SQL_META,
 	SQL_CONFIGURATION,
 	SQL_APPEND,
+	SQL_TAKE_PART,
+	SQL_RECORD,
+	SQL_RECORDS,
 	SQL_GENESIS,
 	SQL_TRUNCATE,
 	SQL_TRUNCATED_BYTES,
@@ -34,6 +37,7 @@ struct store {
 	uint64_t log_bytes;    /* of the entries' data */
 	bool meta_changed;
 	uint64_t incarnation;
+	bool takes_part;
 	struct buffer configuration;
 	struct store_run *runs;
 	size_t n_runs;

@@ -20,7 +20,9 @@
 static const char schema[] =
     "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), cluster_id TEXT NOT NULL, replica_id INTEGER NOT NULL,"
     " term INTEGER NOT NULL, vote INTEGER NOT NULL, applied INTEGER NOT NULL, applied_term INTEGER NOT NULL,"
-    " configuration_index INTEGER NOT NULL, configuration BLOB NOT NULL, incarnation INTEGER NOT NULL) STRICT;"
+    " configuration_index INTEGER NOT NULL, configuration BLOB NOT NULL, incarnation INTEGER NOT NULL,"
+    " takes_part INTEGER NOT NULL) STRICT;"
+    "CREATE TABLE record (id INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL) STRICT;"
     "CREATE TABLE genesis (idx INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;"
     "CREATE TABLE log (idx INTEGER PRIMARY KEY, term INTEGER NOT NULL, type INTEGER NOT NULL,"
     " data BLOB NOT NULL, checksum INTEGER NOT NULL) STRICT;"
@@ -32,6 +34,9 @@ static const char *const statements[SQL_COUNT] = {
 	[SQL_ROLLBACK] = "ROLLBACK",
 	[SQL_META] = "UPDATE meta SET term = ?, vote = ?, applied = ?, applied_term = ?",
 	[SQL_CONFIGURATION] = "UPDATE meta SET configuration_index = ?, configuration = ?",
+	[SQL_TAKE_PART] = "UPDATE meta SET takes_part = 1",
+	[SQL_RECORD] = "INSERT OR REPLACE INTO record VALUES (?, ?)",
+	[SQL_RECORDS] = "SELECT id, incarnation FROM record ORDER BY id",
 	[SQL_GENESIS] = "INSERT OR REPLACE INTO genesis VALUES (?, ?)",
 	[SQL_APPEND] = "INSERT INTO log VALUES (?, ?, ?, ?, ?)",
 	[SQL_TRUNCATE] = "DELETE FROM log WHERE idx >= ?",
@@ -136,7 +141,7 @@ static enum status_code create_tables(struct store *s, const struct store_identi
 	bool ok = sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK &&
 		  sqlite3_exec(s->db, pragmas, NULL, NULL, NULL) == SQLITE_OK &&
 		  sqlite3_exec(s->db, schema, NULL, NULL, NULL) == SQLITE_OK &&
-		  sqlite3_prepare_v2(s->db, "INSERT INTO meta VALUES (1, ?, ?, 0, 0, 0, 0, 0, x'', ?)", -1, &stmt, NULL) ==
+		  sqlite3_prepare_v2(s->db, "INSERT INTO meta VALUES (1, ?, ?, 0, 0, 0, 0, 0, x'', ?, 0)", -1, &stmt, NULL) ==
 		      SQLITE_OK &&
 		  sqlite3_bind_text(stmt, 1, id->cluster_id, -1, SQLITE_STATIC) == SQLITE_OK &&
 		  sqlite3_bind_int64(stmt, 2, (sqlite3_int64)id->replica_id) == SQLITE_OK &&
@@ -199,6 +204,7 @@ static enum status_code load_meta(struct store *s, const struct store_identity *
 	s->at.applied_term = (raft_term)sqlite3_column_int64(stmt, 6);
 	s->at.configuration_index = (raft_index)sqlite3_column_int64(stmt, 7);
 	s->incarnation = (uint64_t)sqlite3_column_int64(stmt, 9);
+	s->takes_part = sqlite3_column_int(stmt, 10) != 0;
 	struct slice configuration = store_column(stmt, 8);
 	if (!buffer_append(&s->configuration, configuration.data, configuration.len))
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "read %s/replica.db: out of memory", s->dir);

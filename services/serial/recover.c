@@ -154,12 +154,13 @@ static void on_link(void *arg, uint64_t peer, bool outgoing, bool up)
 	pthread_mutex_unlock(&r->lock);
 }
 
-static void on_message(void *arg, uint64_t from, struct arena *arena, const Kds__V1__PeerMessage *message, size_t size)
+static void on_message(void *arg, const struct peers_sender *from, struct arena *arena,
+		       const Kds__V1__PeerMessage *message, size_t size)
 {
 	struct recovery *r = arg;
 	(void)size;
 	pthread_mutex_lock(&r->lock);
-	struct member *m = find_member(r, from);
+	struct member *m = find_member(r, from->id);
 	if (m && message->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_STATUS) {
 		m->alive = true;
 		m->leader_id = message->status->leader_id;

@@ -94,11 +94,21 @@ load_start() {
 
 answers() { grep -c ' = ok' "$history" 2>/dev/null || true; }
 
+# Those that ended by themselves, a line each.
+ended() {
+	local name
+	for name in serial1 serial2 serial3; do
+		[ -z "${pid_of[$name]:-}" ] || alive $name || printf '%s\n' $name
+	done
+}
+too_few() { [ "$(ended | wc -l)" -ge 2 ]; }
+
 # Waits until the clients have got so many more answers.
 progress() {
 	local wanted=$(($(answers) + $1))
-	enough() { [ "$(answers)" -ge "$wanted" ]; }
+	enough() { [ "$(answers)" -ge "$wanted" ] || too_few; }
 	wait_for 60 "$1 more answers" enough
+	! too_few || fail "$(ended | tr '\n' ' ')have ended: $(grep -h ' error ' "$work"/serial?.log | tail -n 1)"
 }
 
 load_stop() {

@@ -13,7 +13,7 @@ while read -r mutant words; do
 	grep -Eq "$words" <<<"$found" || fail "$mutant was not noticed for '$words': $found"
 	say "$mutant: ${found:0:200}"
 done <<END
-skip_commit the log goes from entry|the database is older|differs
+skip_commit the log goes from entry|the database is older|differs|is not what was written
 early_answer got the same number|comes before|no order of the calls|before this replica differs from the others|differs from
 reuse_serial got the same number
 local_reads comes before|no order of the calls

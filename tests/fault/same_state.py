@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 REQUEST_HEADER = 20  # services/serial/state_requests.c: time, code, lengths of key and answer
-OWN = {"meta", "log"}  # of one replica alone: its vote; its log, which may begin and end elsewhere
+OWN = {"meta", "log", "record"}  # of one replica alone: its vote; its log, which may begin and end elsewhere; its incarnation
 LEFT_OVER = ("staged_", "retired_")  # of snapshots that came: services/serial/snapshot_tables.c
 
 

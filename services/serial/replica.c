@@ -258,8 +258,11 @@ void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage
 	if (m.type == RAFT_APPEND_ENTRIES)
 		replica_skip_compacted(r, &m.append_entries);
 	replica_settle_members(r, &m);
+	bool lent = replica_lend_vote(r, &m, true);
 	struct raft_event event = { .type = RAFT_RECEIVE, .receive = { .message = &m } };
 	replica_step(r, &event);
+	if (lent)
+		(void)replica_lend_vote(r, &m, false);
 	note_word(r, &m);
 	if (r->unwritten_bytes > UNWRITTEN_BYTES_MAX || r->last - r->written > UNWRITTEN_ENTRIES_MAX)
 		replica_finish(r);
@@ -520,7 +523,7 @@ void replica_finish(struct replica *r)
 		place_reads(r);
 		r->submitted = 0;
 		/* With one voter this disk alone decides what is committed: nobody may have what it could lose. */
-		if (r->leads && !r->term_changed && replica_count_voters(r) > 1)
+		if (r->leads && !r->term_changed && !replica_decides_alone(r))
 			outbox_send_appends(&r->outbox, r->options.send, r->options.arg);
 		apply_committed(r);
 		write_log(r);

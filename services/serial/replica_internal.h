@@ -131,7 +131,15 @@ bool replica_submit_barrier(struct replica *r) MUST_CHECK;
 void replica_settle_members(struct replica *r, const struct raft_message *m);
 /* After each step: was the membership replaced? */
 void replica_follow_members(struct replica *r);
-unsigned replica_count_voters(const struct replica *r);
+/* One voter alone, this one or the one before a change that is not committed: what its disk has is what is committed. */
+bool replica_decides_alone(const struct replica *r);
+/*
+ * A standby votes, too, when it is asked: who asks may have it as a voter already, in an entry that has not come here yet
+ * (Ongaro's thesis, §4.1), and of two voters both are needed. Whether the vote counts is for who asks to know. libraft
+ * refuses it, so for the one step it is told that this is a voter (`lend`), and then the truth again. False: it is no
+ * standby, and nothing was changed.
+ */
+bool replica_lend_vote(struct replica *r, const struct raft_message *m, bool lend);
 
 /* replica_messages.c: into the outbox, unless the peer is not connected. */
 void replica_pack(struct replica *r, const struct raft_message *m);

@@ -2,12 +2,28 @@
 
 #include <string.h>
 
-unsigned replica_count_voters(const struct replica *r)
+static unsigned count_voters(const struct raft_configuration *c)
 {
 	unsigned n = 0;
-	for (unsigned i = 0; i < r->raft.configuration.n; i++)
-		n += r->raft.configuration.servers[i].role == RAFT_VOTER;
+	for (unsigned i = 0; i < c->n; i++)
+		n += c->servers[i].role == RAFT_VOTER;
 	return n;
+}
+
+bool replica_decides_alone(const struct replica *r)
+{
+	return count_voters(&r->raft.configuration) == 1 || count_voters(&r->raft.configuration_committed) == 1;
+}
+
+bool replica_lend_vote(struct replica *r, const struct raft_message *m, bool lend)
+{
+	struct raft_configuration *c = &r->raft.configuration;
+	for (unsigned i = 0; m->type == RAFT_REQUEST_VOTE && i < c->n; i++)
+		if (c->servers[i].id == r->options.id && c->servers[i].role == (lend ? RAFT_STANDBY : RAFT_VOTER)) {
+			c->servers[i].role = lend ? RAFT_VOTER : RAFT_STANDBY;
+			return true;
+		}
+	return false;
 }
 
 size_t replica_members(struct replica *r, struct replica_member ret_members[REPLICA_MEMBERS_MAX])

@@ -5,7 +5,8 @@
 . "$(dirname "$0")/../integration/lib.sh"
 simulation=$tests/simulation
 
-"$simulation" --seeds "${KDS_TEST_SEEDS:-300}" || fail "a seed"
+"$simulation" --seeds "${KDS_TEST_SEEDS:-2000}" --steps 2000 || fail "a seed"
+"$simulation" --first 1000001 --seeds $((${KDS_TEST_SEEDS:-2000} / 20 + 1)) --steps 12000 || fail "a long seed"
 
 # The same seed is the same story.
 for i in 1 2; do
@@ -21,7 +22,7 @@ while read -r mutant words; do
 	grep -Eq "^seed .*($words)" "$work/mutant" || fail "mutant $mutant was not noticed for '$words': $(<"$work/mutant")"
 	say "mutant $mutant: $(grep -Em1 '^seed' "$work/mutant")"
 done <<END
-kept-tail committed another entry|another entry .* than others have|without the committed entry|the log goes from entry
+kept-tail committed another entry|another entry .* than others have|without the committed entry|the log goes from entry|the database is older than
 old-database the database is older than
 lying-disk committed another entry|without the committed entry|voted for two|leads term .* as replica
 forgotten-requests the state of replica . .* differs
@@ -33,4 +34,7 @@ forged-acknowledgement committed another entry|without the committed entry|has c
 changed-part the state of replica . .* differs|a replica gave up
 moved-snapshot the state of replica . .* differs|a replica gave up|another entry
 own-clock never showed more
+ignored-error the database is older than|is damaged|malformed|without the committed entry
+changed-row not what was written
+changed-digest the digest of replica . .* differs
 END

@@ -9,6 +9,7 @@
 #include "tests/fault/simulation/check.h"
 #include "tests/fault/simulation/client.h"
 #include "tests/fault/simulation/disk.h"
+#include "tests/fault/simulation/ending.h"
 #include "tests/fault/simulation/network.h"
 #include "tests/fault/simulation/node.h"
 
@@ -110,6 +111,13 @@ static void go_down(struct sim *s, struct plan *plan, unsigned i)
 	plan->restart_ms[i] = s->now_ms + sim_dice(s, sim_chance(s, 20) ? LONG_DOWN_MS : DOWN_MS);
 }
 
+/* A moment's fault, or one that lasts until somebody looks after it, perhaps when the replica is started again. */
+static void fail_disk(struct sim *s, struct plan *plan, unsigned i)
+{
+	node_fail_disk_within(s->nodes[i], (unsigned)sim_dice(s, 60), sim_chance(s, 50));
+	plan->restart_ms[i] = s->now_ms + sim_dice(s, DOWN_MS);
+}
+
 static void cut_off(struct sim *s, unsigned i, bool from, bool to)
 {
 	sim_trace(s, "replica %u is cut off:%s%s", i + 1, from ? " cannot send" : "", to ? " cannot hear" : "");
@@ -156,7 +164,7 @@ static void misfortune(struct sim *s, struct plan *plan)
 {
 	unsigned i = (unsigned)sim_dice(s, s->n_nodes), k = (unsigned)sim_dice(s, s->n_nodes);
 	plan->misfortune_ms = s->now_ms + sim_dice(s, MISFORTUNE_MS);
-	switch (sim_dice(s, 18)) {
+	switch (sim_dice(s, 20)) {
 	case 0:
 	case 1:
 	case 2:
@@ -196,6 +204,10 @@ static void misfortune(struct sim *s, struct plan *plan)
 		if (sim_chance(s, 30))
 			node_stand(s->nodes[k]);
 		break;
+	case 14:
+	case 15:
+		fail_disk(s, plan, i);
+		break;
 	default:
 		sim_trace(s, "the network is whole");
 		network_heal(s->network);
@@ -203,11 +215,16 @@ static void misfortune(struct sim *s, struct plan *plan)
 	}
 }
 
-static void restart(struct sim *s, struct plan *plan, bool all)
+static void restart(struct sim *s, struct plan *plan)
 {
-	for (unsigned i = 0; i < s->n_nodes; i++)
-		if (!node_running(s->nodes[i]) && (all || plan->restart_ms[i] <= s->now_ms))
-			node_start(s->nodes[i]);
+	for (unsigned i = 0; i < s->n_nodes; i++) {
+		if (node_running(s->nodes[i]) || plan->restart_ms[i] > s->now_ms)
+			continue;
+		if (sim_chance(s, 50))
+			node_mend_disk(s->nodes[i]);
+		node_start(s->nodes[i]);
+		plan->restart_ms[i] = s->now_ms + sim_dice(s, DOWN_MS); /* if it does not run */
+	}
 }
 
 /* The order of events */
@@ -246,7 +263,7 @@ static void step(struct sim *s, struct plan *plan)
 		node_turn(s->nodes[turn]);
 		return;
 	}
-	restart(s, plan, false);
+	restart(s, plan);
 	clients_act(s->clients);
 	if (plan->misfortune_ms <= s->now_ms)
 		misfortune(s, plan);
@@ -309,9 +326,11 @@ static void heal(struct sim *s, struct plan *plan)
 	s->healed = true;
 	network_heal(s->network);
 	network_weather(s->network, 0, 5);
-	for (unsigned i = 0; i < s->n_nodes; i++)
+	for (unsigned i = 0; i < s->n_nodes; i++) {
 		node_crash_within(s->nodes[i], UINT32_MAX, false);
-	restart(s, plan, true);
+		node_mend_disk(s->nodes[i]);
+		plan->restart_ms[i] = s->now_ms;
+	}
 	clients_finish(s->clients);
 	run_until_agreed(s, plan);
 	/* Repetitions of what was done long ago change nothing. */
@@ -371,4 +390,9 @@ void sim_run(uint64_t seed, uint64_t steps, enum mutant mutant, bool verbose, co
 	clients_free(s.clients);
 	network_free(s.network);
 	check_free(s.check);
+	/* A sanitizer would complain of what processes that ended did not free. */
+	if (ending_happened()) {
+		fflush(stdout);
+		_exit(0);
+	}
 }

@@ -80,7 +80,9 @@ static bool digest_query(sqlite3 *db, const char *query, uint64_t *digest)
 bool digest_state(sqlite3 *db, uint64_t *ret_digest)
 {
 	static const char *const queries[] = {
-		"SELECT * FROM numbers",
+		/* without the digest that it keeps itself */
+		"SELECT applied, time_ms, revision, last_serial, min_serial, highest_issued, issued, oldest_request, level,"
+		" tombstones, compacted FROM numbers",
 		"SELECT holder, ranges FROM blocks ORDER BY holder",
 		"SELECT * FROM issued ORDER BY serial",
 		"SELECT key, revision, deleted, value FROM objects ORDER BY key",

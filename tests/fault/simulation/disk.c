@@ -7,31 +7,19 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/fault/simulation/medium.h"
+
 #define FILES 3 /* the database, its -wal, and for a moment its -journal */
 #define DISKS NODES_MAX
 #define SHM_REGIONS 64
 #define SECTOR 512
 #define GUARD_MAX 256
 
-struct bytes {
-	uint8_t *data;
-	size_t len, cap;
-};
-
-struct range {
-	size_t offset, len;
-};
-
 struct file {
 	char *path;
-	bool exists;
-	struct bytes live, durable;
-	struct range *pending; /* written, not synced */
-	size_t n_pending, cap_pending;
+	struct medium medium;
 	unsigned readers;     /* connections with any lock on it */
 	struct handle *alone; /* the connection that keeps all others out */
-	bool left; /* after a crash: is it there, and what is in it */
-	struct bytes left_bytes;
 };
 
 struct disk {
@@ -45,6 +33,9 @@ struct disk {
 	bool armed, power, crashed;
 	bool stuck; /* a mutant's: nothing reaches the disk any more */
 	unsigned operations; /* until the crash */
+	bool failing, lasting;    /* it is to refuse what it is asked: once, or from then on */
+	unsigned operations_well; /* until it does */
+	bool refused;             /* it did, since it was restored */
 	char guard[GUARD_MAX];
 	ssize_t guard_len;
 };
@@ -59,38 +50,6 @@ struct handle {
 };
 
 static struct disk *disks[DISKS];
-
-/* Bytes */
-
-static void resize(struct bytes *b, size_t len)
-{
-	if (len > b->cap) {
-		size_t cap = len * 2;
-		uint8_t *data = realloc(b->data, cap);
-		if (!data)
-			abort();
-		b->data = data;
-		b->cap = cap;
-	}
-	if (len > b->len)
-		memset(b->data + b->len, 0, len - b->len);
-	b->len = len;
-}
-
-static void put(struct bytes *b, size_t offset, const void *data, size_t len)
-{
-	if (offset + len > b->len)
-		resize(b, offset + len);
-	if (len > 0)
-		memcpy(b->data + offset, data, len);
-}
-
-static void copy(struct bytes *to, const struct bytes *from)
-{
-	resize(to, from->len);
-	if (from->len > 0)
-		memcpy(to->data, from->data, from->len);
-}
 
 /* Crashes */
 
@@ -129,25 +88,16 @@ static void restore_guard(struct disk *d)
 	close(fd);
 }
 
-static void leave_file(struct disk *d, struct file *f, bool power)
-{
-	f->left = f->exists;
-	copy(&f->left_bytes, &f->durable);
-	for (size_t i = 0; i < f->n_pending && !d->stuck; i++) {
-		struct range r = f->pending[i];
-		if (power && sim_chance(d->sim, 50))
-			r.len = sim_dice(d->sim, r.len / SECTOR + 1) * SECTOR;
-		if (r.offset + r.len <= f->live.len && r.len > 0)
-			put(&f->left_bytes, r.offset, f->live.data + r.offset, r.len);
-	}
-}
-
 void disk_crash(struct disk *d, bool power)
 {
 	if (d->crashed)
 		return;
-	for (int i = 0; i < FILES; i++)
-		leave_file(d, &d->files[i], power);
+	for (int i = 0; i < FILES; i++) {
+		if (d->stuck)
+			medium_forget(&d->files[i].medium);
+		else
+			medium_crash(&d->files[i].medium, d->sim, power);
+	}
 	read_guard(d);
 	d->crashed = true;
 	d->armed = false;
@@ -165,31 +115,72 @@ bool disk_crashed(const struct disk *d)
 	return d->crashed;
 }
 
-void disk_restore(struct disk *d)
+void disk_fail_within(struct disk *d, unsigned operations, bool lasting)
 {
-	for (int i = 0; i < FILES; i++) {
-		struct file *f = &d->files[i];
-		f->exists = f->left;
-		copy(&f->live, &f->left_bytes);
-		copy(&f->durable, &f->left_bytes);
-		f->n_pending = 0;
-	}
-	restore_guard(d);
-	d->crashed = d->armed = d->stuck = false;
+	d->failing = true;
+	d->lasting = lasting;
+	d->operations_well = operations;
 }
 
-/* Every write and sync passes here first. */
-static void operation(struct disk *d)
+void disk_mend(struct disk *d)
+{
+	d->failing = false;
+}
+
+bool disk_has_refused(const struct disk *d)
+{
+	return d->refused;
+}
+
+static void free_shm(struct disk *d)
+{
+	for (int i = 0; i < SHM_REGIONS; i++) {
+		free(d->shm[i]);
+		d->shm[i] = NULL;
+	}
+}
+
+/* Nobody has anything open or locked any more. */
+static void let_go(struct disk *d)
+{
+	for (int i = 0; i < FILES; i++) {
+		d->files[i].readers = 0;
+		d->files[i].alone = NULL;
+	}
+	free_shm(d);
+	d->shm_users = 0;
+	memset(d->shm_shared, 0, sizeof d->shm_shared);
+	memset(d->shm_exclusive, 0, sizeof d->shm_exclusive);
+}
+
+void disk_restore(struct disk *d)
+{
+	for (int i = 0; i < FILES; i++)
+		medium_restore(&d->files[i].medium);
+	let_go(d);
+	restore_guard(d);
+	d->crashed = d->armed = d->stuck = d->refused = false;
+}
+
+/* Every write and sync passes here first. True: it is refused. */
+static bool operation(struct disk *d)
 {
 	if (d->armed && d->operations-- == 0)
 		disk_crash(d, d->power);
+	if (!d->failing || d->operations_well > 0) {
+		d->operations_well -= d->failing;
+		return false;
+	}
+	d->failing = d->lasting;
+	d->refused = true;
+	return true;
 }
 
 /* SQLite's files */
 
 static int file_read(sqlite3_file *file, void *out, int n, sqlite3_int64 offset)
 {
-	const struct bytes *b = &((struct handle *)file)->file->live;
+	const struct bytes *b = &((struct handle *)file)->file->medium.now.seen;
 	size_t from = (size_t)offset, want = (size_t)n;
 	size_t have = from < b->len ? b->len - from : 0;
 	if (have > want)
@@ -200,24 +191,30 @@ static int file_read(sqlite3_file *file, void *out, int n, sqlite3_int64 offset)
 	return have == want ? SQLITE_OK : SQLITE_IOERR_SHORT_READ;
 }
 
+/* Full, or broken; of what was to be written the first part may be there. */
+static int refuse_write(struct handle *h, const void *data, size_t n, size_t offset)
+{
+	struct sim *s = h->disk->sim;
+	if (sim_chance(s, 50))
+		medium_write(&h->file->medium, offset, data, sim_dice(s, n + 1));
+	return sim_chance(s, 50) ? SQLITE_FULL : SQLITE_IOERR_WRITE;
+}
+
 static int file_write(sqlite3_file *file, const void *data, int n, sqlite3_int64 offset)
 {
 	struct handle *h = (struct handle *)file;
-	struct file *f = h->file;
-	operation(h->disk);
-	put(&f->live, (size_t)offset, data, (size_t)n);
-	f->pending = sim_grow(f->pending, f->n_pending, &f->cap_pending, sizeof *f->pending);
-	f->pending[f->n_pending++] = (struct range){ (size_t)offset, (size_t)n };
+	if (operation(h->disk))
+		return refuse_write(h, data, (size_t)n, (size_t)offset);
+	medium_write(&h->file->medium, (size_t)offset, data, (size_t)n);
 	return SQLITE_OK;
 }
 
 static int file_truncate(sqlite3_file *file, sqlite3_int64 size)
 {
 	struct handle *h = (struct handle *)file;
-	operation(h->disk);
-	resize(&h->file->live, (size_t)size);
-	if (h->file->durable.len > (size_t)size)
-		resize(&h->file->durable, (size_t)size);
+	if (operation(h->disk))
+		return SQLITE_IOERR_TRUNCATE;
+	medium_truncate(&h->file->medium, (size_t)size);
 	return SQLITE_OK;
 }
 
@@ -234,22 +231,21 @@ static int file_sync(sqlite3_file *file, int flags)
 {
 	(void)flags;
 	struct handle *h = (struct handle *)file;
-	struct file *f = h->file;
-	operation(h->disk);
-	if (lies(h->disk))
+	struct disk *d = h->disk;
+	bool refused = operation(d);
+	if (lies(d))
 		return SQLITE_OK;
-	for (size_t i = 0; i < f->n_pending; i++) {
-		struct range r = f->pending[i];
-		if (r.offset + r.len <= f->live.len)
-			put(&f->durable, r.offset, f->live.data + r.offset, r.len);
+	if (refused) {
+		medium_fail_sync(&h->file->medium, d->sim);
+		return d->sim->mutant == MUTANT_IGNORED_ERROR ? SQLITE_OK : SQLITE_IOERR_FSYNC;
 	}
-	f->n_pending = 0;
+	medium_sync(&h->file->medium);
 	return SQLITE_OK;
 }
 
 static int file_size(sqlite3_file *file, sqlite3_int64 *ret_size)
 {
-	*ret_size = (sqlite3_int64)((struct handle *)file)->file->live.len;
+	*ret_size = (sqlite3_int64)((struct handle *)file)->file->medium.now.seen.len;
 	return SQLITE_OK;
 }
 
@@ -380,10 +376,7 @@ static int file_shm_unmap(sqlite3_file *file, int remove_it)
 	h->uses_shm = false;
 	if (d->shm_users > 0)
 		return SQLITE_OK;
-	for (int i = 0; i < SHM_REGIONS; i++) {
-		free(d->shm[i]);
-		d->shm[i] = NULL;
-	}
+	free_shm(d);
 	return SQLITE_OK;
 }
 
@@ -449,7 +442,7 @@ static int vfs_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *file, int 
 		f = add(d, path);
 	if (!f)
 		return SQLITE_CANTOPEN;
-	f->exists = true;
+	f->medium.now.exists = true;
 	*h = (struct handle){ .base = { &methods }, .disk = d, .file = f };
 	if (ret_flags)
 		*ret_flags = flags;
@@ -462,12 +455,11 @@ static int vfs_delete(sqlite3_vfs *vfs, const char *path, int sync_directory)
 	(void)sync_directory;
 	struct disk *d = disk_of(path);
 	struct file *f = d ? find(d, path) : NULL;
-	if (!f || !f->exists)
+	if (!f || !f->medium.now.exists)
 		return SQLITE_IOERR_DELETE_NOENT;
-	operation(d);
-	f->exists = false;
-	f->n_pending = 0;
-	f->live.len = f->durable.len = 0;
+	if (operation(d))
+		return SQLITE_IOERR_DELETE;
+	medium_remove(&f->medium);
 	return SQLITE_OK;
 }
 
@@ -477,7 +469,7 @@ static int vfs_access(sqlite3_vfs *vfs, const char *path, int flags, int *ret_th
 	(void)flags;
 	struct disk *d = disk_of(path);
 	const struct file *f = d ? find(d, path) : NULL;
-	*ret_there = f && f->exists;
+	*ret_there = f && f->medium.now.exists;
 	return SQLITE_OK;
 }
 
@@ -543,13 +535,10 @@ struct disk *disk_new(struct sim *s, const char *dir)
 void disk_free(struct disk *d)
 {
 	for (int i = 0; i < FILES; i++) {
-		struct file *f = &d->files[i];
-		free(f->path);
-		free(f->live.data);
-		free(f->durable.data);
-		free(f->left_bytes.data);
-		free(f->pending);
+		free(d->files[i].path);
+		medium_free(&d->files[i].medium);
 	}
+	free_shm(d);
 	for (int i = 0; i < DISKS; i++)
 		if (disks[i] == d)
 			disks[i] = NULL;

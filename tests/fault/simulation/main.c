@@ -1,5 +1,5 @@
 /*
- * simulation [--seeds N] [--first N] [--steps N] [--mutant NAME]    many seeds, a process for each
+ * simulation [--seeds N] [--first N] [--steps N] [--mutant NAME]    many seeds, a process for each, one on each CPU
  * simulation --seed N [--verbose] [--steps N] [--mutant NAME]       one of them again; it goes as it went
  *
  * Exit status: 0 everything held, 1 something did not (the seed is named), 2 wrong arguments.
@@ -21,6 +21,7 @@
 
 #define SEEDS 300
 #define STEPS 6000
+#define JOBS_MAX 64
 
 struct arguments {
 	uint64_t first, seeds, steps;
@@ -42,6 +43,9 @@ static const char *const mutants[MUTANT_COUNT] = {
 	[MUTANT_FORGED_ACKNOWLEDGEMENT] = "forged-acknowledgement",
 	[MUTANT_CHANGED_PART] = "changed-part",
 	[MUTANT_MOVED_SNAPSHOT] = "moved-snapshot",
+	[MUTANT_IGNORED_ERROR] = "ignored-error",
+	[MUTANT_CHANGED_ROW] = "changed-row",
+	[MUTANT_CHANGED_DIGEST] = "changed-digest",
 };
 
 static _Noreturn void usage(void)
@@ -114,36 +118,92 @@ static int remove_one(const char *path, const struct stat *sb, int type, struct 
 	return remove(path);
 }
 
-/* A process for each: a replica that gives up ends its process, and a crash should name its seed, too. */
-static bool run_seed(const struct arguments *a, uint64_t seed)
-{
-	/* Databases are in memory (disk.c), but for a few bytes beside them. */
+struct job {
+	pid_t pid; /* 0: none runs */
+	uint64_t seed;
 	char dir[64];
-	snprintf(dir, sizeof dir, "%s/kds-simulation.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+};
+
+/* Databases are in memory (disk.c), but for a few bytes beside them. */
+static void make_dir(char *dir, size_t size)
+{
+	snprintf(dir, size, "%s/kds-simulation.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
 	if (!mkdtemp(dir)) {
 		perror(dir);
 		exit(2);
 	}
+}
+
+static void complaints_path(const struct job *job, char path[128])
+{
+	snprintf(path, 128, "%s/complaints", job->dir);
+}
+
+/* Replicas whose disks fail say so: it is of interest when the seed fails. */
+static void keep_complaints(const struct job *job)
+{
+	char path[128];
+	complaints_path(job, path);
+	if (!freopen(path, "w", stderr))
+		exit(2);
+	setvbuf(stderr, NULL, _IONBF, 0); /* _exit() leaves buffers as they are */
+}
+
+static void show_complaints(const struct job *job)
+{
+	char path[128], line[1024];
+	complaints_path(job, path);
+	FILE *f = fopen(path, "r");
+	while (f && fgets(line, sizeof line, f))
+		fputs(line, stdout);
+	if (f)
+		fclose(f);
+}
+
+/* A process for each: a replica that gives up ends its process, and a crash should name its seed, too. */
+static void start(const struct arguments *a, uint64_t seed, struct job *job)
+{
+	job->seed = seed;
+	make_dir(job->dir, sizeof job->dir);
 	fflush(stdout);
-	pid_t child = fork();
-	if (child == 0) {
-		sim_run(seed, a->steps, a->mutant, a->verbose, dir);
+	job->pid = fork();
+	if (job->pid == 0) {
+		if (!a->verbose)
+			keep_complaints(job);
+		sim_run(seed, a->steps, a->mutant, a->verbose, job->dir);
 		exit(0);
 	}
-	int status = -1;
-	if (child < 0 || waitpid(child, &status, 0) != child)
+	if (job->pid < 0) {
 		perror("run a seed");
-	nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+		exit(2);
+	}
+}
+
+/* True: everything held. */
+static bool end(const struct arguments *a, struct job *job, int status)
+{
+	if (status != 0 && !a->verbose)
+		show_complaints(job);
+	nftw(job->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	job->pid = 0;
 	if (status == 0)
 		return true;
 	if (!WIFEXITED(status))
-		printf("seed %" PRIu64 ": ended by signal %d\n", seed, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+		printf("seed %" PRIu64 ": ended by signal %d\n", job->seed, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 	else if (WEXITSTATUS(status) != 1)
-		printf("seed %" PRIu64 ": a replica gave up, or a sanitizer complains: status %d\n", seed,
+		printf("seed %" PRIu64 ": a replica gave up, or a sanitizer complains: status %d\n", job->seed,
 		       WEXITSTATUS(status));
-	printf("again: simulation --seed %" PRIu64 " --steps %" PRIu64 "%s%s --verbose\n", seed, a->steps,
+	printf("again: simulation --seed %" PRIu64 " --steps %" PRIu64 "%s%s --verbose\n", job->seed, a->steps,
 	       a->mutant ? " --mutant " : "", a->mutant ? mutants[a->mutant] : "");
 	return false;
+}
+
+static struct job *find_job(struct job *jobs, pid_t pid)
+{
+	for (unsigned i = 0; i < JOBS_MAX; i++)
+		if (jobs[i].pid == pid)
+			return &jobs[i];
+	return NULL;
 }
 
 int main(int argc, char **argv)
@@ -151,10 +211,24 @@ int main(int argc, char **argv)
 	struct arguments a = parse(argc, argv);
 	log_init("simulation", a.verbose ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR);
 	disk_install();
+	struct job jobs[JOBS_MAX] = { 0 };
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned at_once = cpus < 1 ? 1 : cpus < JOBS_MAX ? (unsigned)cpus : JOBS_MAX, running = 0;
 	uint64_t failed = 0, i = 0;
 	/* A mutant needs to be caught once. */
-	for (; i < a.seeds && (a.mutant == MUTANT_NONE || failed == 0); i++)
-		failed += !run_seed(&a, a.first + i);
+	while (running > 0 || (i < a.seeds && (a.mutant == MUTANT_NONE || failed == 0))) {
+		if (running < at_once && i < a.seeds && (a.mutant == MUTANT_NONE || failed == 0)) {
+			start(&a, a.first + i++, find_job(jobs, 0));
+			running++;
+			continue;
+		}
+		int status = 0;
+		struct job *job = find_job(jobs, waitpid(-1, &status, 0));
+		if (!job)
+			continue;
+		failed += !end(&a, job, status);
+		running--;
+	}
 	printf("%" PRIu64 " seeds, %" PRIu64 " failed\n", i, failed);
 	return failed > 0;
 }

@@ -4,12 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/rpc/message.h"
 #include "services/serial/clocks.h"
 #include "services/serial/genesis.h"
+#include "services/serial/store_internal.h"
 #include "tests/fault/simulation/check.h"
 #include "tests/fault/simulation/disk.h"
+#include "tests/fault/simulation/ending.h"
 #include "tests/fault/simulation/forgery.h"
 #include "tests/fault/simulation/network.h"
 
@@ -138,10 +141,18 @@ static void create_log(struct node *n)
 	genesis_free(&genesis);
 }
 
+/* A replica that does not start ends its process. Only a disk that refused something is a reason. */
+static _Noreturn void fail_start(struct node *n, const char *why)
+{
+	if (disk_has_refused(n->disk))
+		_exit(3);
+	sim_fail(n->sim, "replica %u cannot start: %s", n->index + 1, why);
+}
+
 static void run_sql(struct node *n, const char *sql)
 {
 	if (sqlite3_exec(store_sqlite(n->store), sql, NULL, NULL, NULL) != SQLITE_OK)
-		sim_fail(n->sim, "%s: %s", sql, sqlite3_errmsg(store_sqlite(n->store)));
+		fail_start(n, sqlite3_errmsg(store_sqlite(n->store)));
 }
 
 static void open_store(struct node *n)
@@ -149,7 +160,7 @@ static void open_store(struct node *n)
 	struct status st;
 	const struct store_identity id = { .cluster_id = "simulation", .replica_id = n->index + 1 };
 	if (store_open(n->dir, &id, &st, &n->store) != STATUS_OK)
-		sim_fail(n->sim, "replica %u cannot start again: %s", n->index + 1, st.message);
+		fail_start(n, st.message);
 }
 
 /* Changes the database as the mutant wants it; the store is opened anew where it has read what changes. */
@@ -157,9 +168,11 @@ static void mutate_store(struct node *n)
 {
 	switch (n->sim->mutant) {
 	case MUTANT_FORGOTTEN_VOTE:
+		disk_lose_guard(n->disk); /* which would notice */
 		run_sql(n, "UPDATE meta SET vote = 0");
 		store_close(n->store);
-		disk_lose_guard(n->disk); /* which would notice */
+		n->store = NULL;
+		disk_lose_guard(n->disk);
 		open_store(n);
 		break;
 	case MUTANT_FORGOTTEN_REQUESTS:
@@ -172,6 +185,12 @@ static void mutate_store(struct node *n)
 			   "CREATE TEMP TRIGGER once BEFORE INSERT ON main.log"
 			   " WHEN EXISTS (SELECT 1 FROM main.log WHERE idx = new.idx)"
 			   " BEGIN SELECT raise(IGNORE); END");
+		break;
+	case MUTANT_CHANGED_ROW:
+		run_sql(n, "UPDATE issued SET not_after = not_after + 1 WHERE serial = (SELECT max(serial) FROM issued)");
+		break;
+	case MUTANT_CHANGED_DIGEST:
+		run_sql(n, "UPDATE numbers SET digest = zeroblob(length(digest))");
 		break;
 	default:
 		break;
@@ -193,15 +212,16 @@ static void prepare_store(struct node *n)
 	run_sql(n, pragma);
 }
 
-void node_start(struct node *n)
+static void start(void *arg)
 {
+	struct node *n = arg;
 	struct sim *s = n->sim;
 	struct status st;
 	set_clocks(n);
 	memset(n->clocks, 0, sizeof n->clocks);
 	prepare_store(n);
 	if (state_open(store_sqlite(n->store), &st, &n->state) != STATUS_OK)
-		sim_fail(s, "replica %u: %s", n->index + 1, st.message);
+		fail_start(n, st.message);
 	const struct replica_options options = {
 		.id = n->index + 1,
 		.store = n->store,
@@ -217,7 +237,7 @@ void node_start(struct node *n)
 		.arg = n,
 	};
 	if (replica_new(&options, &st, &n->replica) != STATUS_OK)
-		sim_fail(s, "replica %u: %s", n->index + 1, st.message);
+		fail_start(n, st.message);
 	n->busy_until_ms = s->now_ms;
 	n->stands = false;
 	sim_trace(s, "replica %u starts", n->index + 1);
@@ -237,22 +257,55 @@ static void refuse_waiting(struct node *n)
 	n->n_proposals = n->n_reads = 0;
 }
 
-void node_stop(struct node *n)
+static void stop(void *arg)
 {
-	if (!n->replica)
-		return;
-	set_clocks(n);
-	sim_trace(n->sim, "replica %u %s", n->index + 1, disk_crashed(n->disk) ? "is down" : "stops");
+	struct node *n = arg;
 	refuse_waiting(n);
 	replica_free(n->replica);
 	state_close(n->state);
 	store_close(n->store);
+}
+
+/* Its process is no more. */
+static void leave(struct node *n)
+{
 	n->replica = NULL;
 	n->state = NULL;
 	n->store = NULL;
 	if (disk_crashed(n->disk))
 		disk_restore(n->disk);
 	network_lose_node(n->sim->network, n->index);
+}
+
+/* It ended itself in the middle of something: only what the system does then is left to do. */
+static void bury(struct node *n)
+{
+	sim_trace(n->sim, "replica %u ends itself, because its disk refuses", n->index + 1);
+	disk_crash(n->disk, false);
+	refuse_waiting(n); /* nobody hears of it */
+	if (n->store) {
+		close(n->store->lock_fd);
+		guard_close(&n->store->guard);
+	}
+	leave(n);
+}
+
+void node_start(struct node *n)
+{
+	if (!ending_run(n->disk, start, n))
+		bury(n);
+}
+
+void node_stop(struct node *n)
+{
+	if (!n->replica)
+		return;
+	set_clocks(n);
+	sim_trace(n->sim, "replica %u %s", n->index + 1, disk_crashed(n->disk) ? "is down" : "stops");
+	if (ending_run(n->disk, stop, n))
+		leave(n);
+	else
+		bury(n);
 }
 
 void node_crash(struct node *n, bool power)
@@ -268,6 +321,17 @@ void node_crash_within(struct node *n, unsigned operations, bool power)
 {
 	if (n->replica)
 		disk_crash_within(n->disk, operations, power);
+}
+
+void node_fail_disk_within(struct node *n, unsigned operations, bool lasting)
+{
+	sim_trace(n->sim, "the disk of replica %u is to fail%s", n->index + 1, lasting ? " for good" : "");
+	disk_fail_within(n->disk, operations, lasting);
+}
+
+void node_mend_disk(struct node *n)
+{
+	disk_mend(n->disk);
 }
 
 bool node_running(const struct node *n)
@@ -364,12 +428,11 @@ static void take_requests(struct node *n)
 		free(n->proposals[i].command);
 }
 
-void node_turn(struct node *n)
+static void turn(void *arg)
 {
-	struct sim *s = n->sim;
-	set_clocks(n);
+	struct node *n = arg;
 	receive_all(n);
-	replica_tick(n->replica, s->now_ms);
+	replica_tick(n->replica, n->sim->now_ms);
 	replica_set_time(n->replica, agreed_time(n));
 	take_requests(n);
 	replica_finish(n->replica);
@@ -377,6 +440,16 @@ void node_turn(struct node *n)
 		replica_stand(n->replica);
 		replica_finish(n->replica);
 		n->stands = false;
+	}
+}
+
+void node_turn(struct node *n)
+{
+	struct sim *s = n->sim;
+	set_clocks(n);
+	if (!ending_run(n->disk, turn, n)) {
+		bury(n);
+		return;
 	}
 	n->busy_until_ms = s->now_ms + sim_dice(s, TURN_MS + 1);
 	if (disk_crashed(n->disk)) {

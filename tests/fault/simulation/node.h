@@ -15,12 +15,17 @@ struct node;
 struct node *node_new(struct sim *s, unsigned index);
 void node_free(struct node *n);
 
+/* It may end itself at once, or later, when its disk fails: then it is down. */
 void node_start(struct node *n);
 void node_stop(struct node *n); /* in order */
 /* Now, between two turns. */
 void node_crash(struct node *n, bool power);
 /* In front of a write or sync that is to come. */
 void node_crash_within(struct node *n, unsigned operations, bool power);
+
+/* As disk_fail_within(), disk_mend(). */
+void node_fail_disk_within(struct node *n, unsigned operations, bool lasting);
+void node_mend_disk(struct node *n);
 
 bool node_running(const struct node *n);
 /* What it says reaches nobody: it is a ghost. */

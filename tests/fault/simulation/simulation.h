@@ -6,7 +6,9 @@
  *   main.c      options; a process for each seed
  *   cluster.c   the order of events, misfortunes, the end
  *   node.c      one replica and what an engine does around it; crashes
- *   disk.c      SQLite's files, in memory: what a crash leaves of them
+ *   disk.c      SQLite's files, in memory; crashes, and disks that refuse
+ *   medium.c    what a file holds: for processes, and on the disk
+ *   ending.c    replicas that end themselves
  *   network.c   streams between replicas, as the transport has them
  *   client.c    requests, repeated until they are answered; what an answer must be like
  *   check.c     what must hold of logs and states
@@ -43,6 +45,9 @@ enum mutant {
 	MUTANT_CHANGED_PART,           /* a snapshot's bytes change on their way, and their hashes with them */
 	MUTANT_MOVED_SNAPSHOT,         /* a snapshot says that it is of the entry behind its own */
 	MUTANT_OWN_CLOCK,              /* a leader stamps with its own clock, whatever the others' say */
+	MUTANT_IGNORED_ERROR,          /* nobody hears that a sync failed */
+	MUTANT_CHANGED_ROW,            /* a row of the state changes on the disk */
+	MUTANT_CHANGED_DIGEST,         /* the running digest does, and nobody reads the tables again */
 	MUTANT_COUNT,
 };
 

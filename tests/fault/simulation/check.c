@@ -263,6 +263,8 @@ static void check_state(struct check *c, unsigned index, uint64_t applied)
 static void check_time(struct check *c, unsigned index)
 {
 	struct sim *s = c->sim;
+	if (s->members_change)
+		return; /* the majority is another one each time */
 	uint64_t clocks[NODES_MAX], time = state_time_ms(node_state(s->nodes[index]));
 	for (unsigned i = 0; i < s->n_nodes; i++)
 		clocks[i] = node_clock_known(s->nodes[i]);

@@ -10,6 +10,7 @@
 #include "tests/fault/simulation/client.h"
 #include "tests/fault/simulation/disk.h"
 #include "tests/fault/simulation/ending.h"
+#include "tests/fault/simulation/members.h"
 #include "tests/fault/simulation/network.h"
 #include "tests/fault/simulation/node.h"
 
@@ -149,7 +150,8 @@ static void change_weather(struct sim *s)
 static void jump_clock(struct sim *s, struct plan *plan, unsigned i)
 {
 	int64_t offset = (int64_t)sim_dice(s, 2 * CLOCK_MS) - CLOCK_MS;
-	if (plan->far == NOBODY && s->now_ms > plan->near_ms + 2 * CLOCKS_WINDOW_MS && sim_chance(s, 50)) {
+	if (!s->members_change && plan->far == NOBODY && s->now_ms > plan->near_ms + 2 * CLOCKS_WINDOW_MS &&
+	    sim_chance(s, 50)) {
 		plan->far = i;
 		offset = sim_chance(s, 70) ? FAR_MS : -FAR_MS;
 	} else if (plan->far == i) {
@@ -164,6 +166,10 @@ static void misfortune(struct sim *s, struct plan *plan)
 {
 	unsigned i = (unsigned)sim_dice(s, s->n_nodes), k = (unsigned)sim_dice(s, s->n_nodes);
 	plan->misfortune_ms = s->now_ms + sim_dice(s, MISFORTUNE_MS);
+	if (s->members_change && sim_chance(s, 25)) {
+		members_disturb(s);
+		return;
+	}
 	switch (sim_dice(s, 20)) {
 	case 0:
 	case 1:
@@ -312,7 +318,7 @@ static void run_until_agreed(struct sim *s, struct plan *plan)
 				_exit(0);
 			sim_fail(s, "the replicas do not agree %d s after everything was healed", HEALING_MS / 1000);
 		}
-		if (!clients_finished(s->clients) || !all_agree(s))
+		if (!members_restore(s) || !clients_finished(s->clients) || !all_agree(s))
 			quiet = 0;
 		else if (quiet == 0)
 			quiet = s->now_ms + QUIET_MS;
@@ -370,8 +376,10 @@ void sim_run(uint64_t seed, uint64_t steps, enum mutant mutant, bool verbose, co
 	s.snapshot_part = 1000 + sim_dice(&s, 8000); /* some dozen parts */
 	s.check = check_new(&s);
 	bool wild = sim_chance(&s, 25);
-	sim_trace(&s, "%u replicas, election timeout %u ms, heartbeat %u ms, log tail %u%s", s.n_nodes,
-		  s.election_ms, s.heartbeat_ms, s.log_tail, wild ? ", a wild network" : "");
+	s.members_change = sim_chance(&s, 40);
+	sim_trace(&s, "%u replicas, election timeout %u ms, heartbeat %u ms, log tail %u%s%s", s.n_nodes,
+		  s.election_ms, s.heartbeat_ms, s.log_tail, wild ? ", a wild network" : "",
+		  s.members_change ? ", members come and go" : "");
 	s.network = network_new(&s, wild);
 	for (unsigned i = 0; i < s.n_nodes; i++)
 		s.nodes[i] = node_new(&s, i);

@@ -38,6 +38,9 @@ struct node {
 	struct clock_estimate clocks[NODES_MAX]; /* of the others */
 	uint64_t busy_until_ms;
 	bool stands;
+	bool changes; /* what follows */
+	unsigned changes_index;
+	enum membership_role changes_role;
 	struct proposal *proposals; /* each command on the heap */
 	size_t n_proposals, cap_proposals;
 	struct waiting_read *reads;
@@ -239,7 +242,7 @@ static void start(void *arg)
 	if (replica_new(&options, &st, &n->replica) != STATUS_OK)
 		fail_start(n, st.message);
 	n->busy_until_ms = s->now_ms;
-	n->stands = false;
+	n->stands = n->changes = false;
 	sim_trace(s, "replica %u starts", n->index + 1);
 	check_started(s->check, n->index);
 }
@@ -436,6 +439,13 @@ static void turn(void *arg)
 	replica_set_time(n->replica, agreed_time(n));
 	take_requests(n);
 	replica_finish(n->replica);
+	if (n->changes) {
+		n->changes = false;
+		if (replica_change(n->replica, n->changes_index + 1, names[n->changes_index], n->changes_role))
+			sim_trace(n->sim, "replica %u gives replica %u the role %d", n->index + 1, n->changes_index + 1,
+				  (int)n->changes_role);
+		replica_finish(n->replica);
+	}
 	if (n->stands) {
 		replica_stand(n->replica);
 		replica_finish(n->replica);
@@ -458,6 +468,43 @@ void node_turn(struct node *n)
 		return;
 	}
 	check_turn(s->check, n->index);
+}
+
+bool node_leads(const struct node *n)
+{
+	return replica_leads(n->replica);
+}
+
+enum membership_role node_role(const struct node *n, unsigned index)
+{
+	struct replica_member members[REPLICA_MEMBERS_MAX];
+	size_t n_members = replica_members(n->replica, members);
+	for (size_t i = 0; i < n_members; i++)
+		if (members[i].id == index + 1)
+			return members[i].voter ? MEMBERSHIP_VOTER : MEMBERSHIP_STANDBY;
+	return MEMBERSHIP_NONE;
+}
+
+bool node_has_all(const struct node *n, unsigned index)
+{
+	struct replica_member members[REPLICA_MEMBERS_MAX];
+	size_t n_members = replica_members(n->replica, members);
+	for (size_t i = 0; i < n_members; i++)
+		if (members[i].id == index + 1)
+			return members[i].match == replica_last_index(n->replica);
+	return false;
+}
+
+bool node_is_changing(const struct node *n)
+{
+	return replica_is_changing(n->replica);
+}
+
+void node_change(struct node *n, unsigned index, enum membership_role role)
+{
+	n->changes = true;
+	n->changes_index = index;
+	n->changes_role = role;
 }
 
 void node_stand(struct node *n)

@@ -51,6 +51,14 @@ void node_hand_over(struct node *n, uint64_t to);
 /* It stands for election at the end of its next turn, rightly or not. */
 void node_stand(struct node *n);
 
+/* While it runs: does it lead; what is the replica `index` in the membership as this one has it; and is that one not
+ * applied here yet? And a change of it, which this leader makes at the end of its next turn, if it can. */
+bool node_leads(const struct node *n);
+enum membership_role node_role(const struct node *n, unsigned index);
+bool node_has_all(const struct node *n, unsigned index); /* as this leader knows */
+bool node_is_changing(const struct node *n);
+void node_change(struct node *n, unsigned index, enum membership_role role);
+
 /* While it runs. */
 void node_status(struct node *n, Kds__V1__ReplicaStatus *ret_status);
 struct store *node_store(struct node *n);

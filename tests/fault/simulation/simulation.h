@@ -9,6 +9,7 @@
  *   disk.c      SQLite's files, in memory; crashes, and disks that refuse
  *   medium.c    what a file holds: for processes, and on the disk
  *   ending.c    replicas that end themselves
+ *   members.c   members come and go
  *   network.c   streams between replicas, as the transport has them
  *   client.c    requests, repeated until they are answered; what an answer must be like
  *   check.c     what must hold of logs and states
@@ -65,6 +66,7 @@ struct sim {
 	bool healed;       /* no more misfortunes */
 	unsigned n_nodes;
 	struct node *nodes[NODES_MAX]; /* ids are one more than the index */
+	bool members_change;
 	struct network *network;
 	struct clients *clients;
 	struct check *check;

@@ -4,7 +4,6 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +36,6 @@ struct daemon {
 	unsigned allow_roles;
 	pthread_mutex_t lock;                /* of the listener: it is gone while others still ask */
 	struct listener *listener;
-	atomic_bool stopping;
 	uint64_t work;                       /* done until the last tick; the main thread's alone, as the next */
 	bool busy;                           /* there was much of it */
 };
@@ -298,7 +296,7 @@ void daemon_run(struct daemon *d)
 	const struct timespec patience = { .tv_sec = TICK_S };
 	sigset_t set;
 	handled_signals(&set);
-	while (!atomic_load(&d->stopping)) {
+	for (;;) {
 		int signal_number = sigtimedwait(&set, NULL, &patience);
 		if (signal_number < 0) {
 			if (errno == EAGAIN)
@@ -318,8 +316,8 @@ void daemon_run(struct daemon *d)
 
 void daemon_stop(struct daemon *d)
 {
-	atomic_store(&d->stopping, true);
-	kill(getpid(), SIGTERM); /* blocked in every thread: it reaches daemon_run() and nothing else */
+	(void)d;
+	kill(getpid(), SIGTERM); /* blocked in every thread: it waits for daemon_run(), which alone takes it */
 }
 
 int daemon_start_failed(const struct daemon_options *o, const struct status *st)

@@ -34,7 +34,7 @@ typedef void (*daemon_reload_fn)(void *arg, struct tls_credentials *credentials)
 void daemon_set_reload(struct daemon *d, daemon_reload_fn reload, void *arg);
 
 /* Called once when the daemon was told to stop, while it still serves: hand on what others should do from now on. May
- * block for a second or two. */
+ * block for a second or two. Before daemon_run(). */
 void daemon_set_hand_over(struct daemon *d, void (*hand_over)(void *arg), void *arg);
 
 /* The trust changed: closes connections that no longer pass. Any thread. */
@@ -52,11 +52,11 @@ const char *daemon_address(struct daemon *d);
 
 /*
  * Waits for SIGTERM or SIGINT, or daemon_stop(). Then hands over, answers the calls at hand (for 2 s at most) and refuses
- * others (UNAVAILABLE), closes the RPC port and returns. Blocks. Meanwhile SIGHUP reloads, connections whose certificate expires are closed, and memory that a burst leaves behind goes back to the
- * system.
+ * others (UNAVAILABLE), closes the RPC port and returns. Blocks. Meanwhile SIGHUP reloads, connections whose certificate
+ * expires are closed, and memory that a burst leaves behind goes back to the system.
  */
 void daemon_run(struct daemon *d);
-/* Makes daemon_run() return. Any thread. */
+/* Makes daemon_run() return, also where it is still to begin: sends this process SIGTERM. Any thread. */
 void daemon_stop(struct daemon *d);
 
 /* Logs `st`, prints "program: message" on standard error when the log would not; the exit status of a failed start:

@@ -264,6 +264,20 @@ static void test_daemon_stops_at_a_signal(void **state)
 	daemon_free(second);
 }
 
+/* What it was told by is taken, however early: left behind, it would stop the process's next daemon as it begins. */
+static void test_daemon_stops_before_it_runs(void **state)
+{
+	struct fixture *f = *state;
+	sigset_t waiting;
+	parse(f, "127.0.0.1:0");
+	assert_int_equal(daemon_new(&f->options, &f->st, &f->daemon), STATUS_OK);
+	assert_int_equal(daemon_listen(f->daemon, &f->st), STATUS_OK);
+	daemon_stop(f->daemon);
+	daemon_run(f->daemon);
+	assert_int_equal(sigpending(&waiting), 0);
+	assert_false(sigismember(&waiting, SIGTERM));
+}
+
 static void test_daemon_refuses_a_taken_port(void **state)
 {
 	struct fixture *f = *state;
@@ -411,6 +425,7 @@ int main(void)
 		TEST(health),
 		TEST(reloads_its_certificate),
 		TEST(stops_at_a_signal),
+		TEST(stops_before_it_runs),
 		TEST(refuses_a_taken_port),
 		TEST(says_what_is_wrong_with_its_files),
 		TEST(gives_memory_back),

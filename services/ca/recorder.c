@@ -208,10 +208,13 @@ static void answered(void *arg, const struct rpc_result *result)
 {
 	struct batch *b = arg;
 	struct recorder *r = b->recorder;
+	/* Whoever is told that it works, or does not, finds it so when he asks. */
+	pthread_mutex_lock(&r->lock);
+	note_health(r, &result->status);
+	pthread_mutex_unlock(&r->lock);
 	deliver(b, result);
 
 	pthread_mutex_lock(&r->lock);
-	note_health(r, &result->status);
 	b->next = r->spare;
 	r->spare = b;
 	r->calls--;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 char *support_make_directory(void)
 {
@@ -29,4 +30,12 @@ void support_remove_directory(char *path)
 	if (path)
 		nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 	free(path);
+}
+
+const char *support_net(void)
+{
+	static char net[16];
+	unsigned pid = (unsigned)getpid();
+	snprintf(net, sizeof net, "127.%u.%u", 24 + pid % 32, pid / 32 % 256);
+	return net;
 }

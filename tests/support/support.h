@@ -14,4 +14,8 @@
 char *support_make_directory(void);
 void support_remove_directory(char *path);
 
+/* "127.A.B": a net of loopback addresses for this process, so that tests of several build directories run side by side.
+ * For ports that must be known before they are listened on; others take port 0. */
+const char *support_net(void);
+
 #endif

@@ -44,9 +44,7 @@ static void pause_ms(unsigned ms)
 /* A new set of ports for each test, so that none waits for the other's. */
 static unsigned next_port(void)
 {
-	static unsigned port;
-	if (port == 0)
-		port = 20000 + (unsigned)(getpid() % 10000);
+	static unsigned port = 20000;
 	return port++;
 }
 
@@ -103,8 +101,8 @@ static struct cluster *cluster_new(void)
 	for (int i = 0; i < N; i++) {
 		snprintf(c->dirs[i], sizeof c->dirs[i], "%s/serial%d", c->dir, i + 1);
 		snprintf(c->names[i], sizeof c->names[i], "serial%d", i + 1);
-		snprintf(c->addresses[i], sizeof c->addresses[i], "127.23.0.%d:%u", i + 1, next_port());
-		snprintf(c->rpc_addresses[i], sizeof c->rpc_addresses[i], "127.23.0.%d:7400", i + 1);
+		snprintf(c->addresses[i], sizeof c->addresses[i], "%s.%d:%u", support_net(), i + 1, next_port());
+		snprintf(c->rpc_addresses[i], sizeof c->rpc_addresses[i], "%s.%d:7400", support_net(), i + 1);
 		c->members[i] = (struct engine_member){ (uint64_t)i + 1, c->names[i], c->addresses[i] };
 		const struct pki_leaf *leaf = pki_service(c->pki, "serial", c->names[i]);
 		assert_int_equal(tls_credentials_load(leaf->certificate, leaf->key, TLS_MINIMUM_1_3, &st,

@@ -79,11 +79,10 @@ static struct tls_credentials *load(const struct pki_leaf *leaf)
 static void prepare_replica(int i)
 {
 	struct replica *r = &cluster.replicas[i];
-	int port = 20000 + getpid() % 20000;
 	snprintf(r->dir, sizeof r->dir, "%s/serial%d", cluster.dir, i + 1);
 	snprintf(r->name, sizeof r->name, "serial%d", i + 1);
-	snprintf(r->peer, sizeof r->peer, "127.24.1.%d:%d", i + 1, port);
-	snprintf(r->rpc, sizeof r->rpc, "127.24.1.%d:%d", i + 1, port + 1);
+	snprintf(r->peer, sizeof r->peer, "%s.%d:7401", support_net(), i + 1);
+	snprintf(r->rpc, sizeof r->rpc, "%s.%d:7400", support_net(), i + 1);
 	r->credentials = load(pki_service(cluster.pki, "serial", r->name));
 	cluster.members[i] = (struct engine_member){ (uint64_t)i + 1, r->name, r->peer };
 }

@@ -254,7 +254,8 @@ static enum status_code run_verify(struct cli *cli, struct status *st)
 	if (rc == STATUS_DATA_LOSS) {
 		cli->no = true;
 		if (!cli->json) {
-			fprintf(stderr, "kds-cli: %s\n", st->message);
+			output_sanitize(st->message); /* it may quote the file */
+			fprintf(stderr, "kds-cli: backup verify: %s\n", st->message);
 			return STATUS_OK;
 		}
 		return output_json(json_pack("{sb,ss,ss}", "valid", false, "file", file, "problem", st->message), st);

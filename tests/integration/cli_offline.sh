@@ -215,6 +215,10 @@ expect 0 kds-cli --json describe
 assert_eq "services in JSON" 7 "$(json services <<<"$out" | grep -o servedBy | wc -l)"
 refused 2 "no service" kds-cli describe Bogus
 
+say "what is no backup; its name is not obeyed by a terminal"
+printf junk >"$work"/$'b\e[31m'
+refused 1 'backup verify: .*b\?\[31m is not a backup' kds-cli backup verify "$work"/$'b\e[31m'
+
 say "nobody there: exit status 4, and which address"
 sed -i "s/b.example.com:8400/$net.3:7400/; s/\[::1\]:7999/$net.102:7420/" "$KDS_CONFIG"
 refused 4 "$net.*refused" kds-cli serial show --timeout 1

@@ -44,13 +44,19 @@ enum status_code state_close_blocks(struct state *s, struct status *st)
 	return rc;
 }
 
-/* Makes room for one more by closing what the longest idle one holds. Ties cannot be: a serial has one holder, and
- * which of several that hold nothing goes makes no difference. */
+/* Of those that hold nothing any more the first by name: their order here is this replica's own, their rows are not. */
+static bool is_idler(const struct holder *a, const struct holder *b)
+{
+	uint64_t x = newest_serial(a), y = newest_serial(b);
+	return x < y || (x == y && strcmp(a->name, b->name) < 0);
+}
+
+/* Makes room for one more by closing what the longest idle one holds. */
 static enum status_code drop_idle_holder(struct state *s, struct status *st)
 {
 	unsigned idle = 0;
 	for (unsigned i = 1; i < s->n_holders; i++)
-		if (newest_serial(s->holders[i]) < newest_serial(s->holders[idle]))
+		if (is_idler(s->holders[i], s->holders[idle]))
 			idle = i;
 	state_bind_text(s->sql[SQL_BLOCKS_DELETE], 1, s->holders[idle]->name);
 	enum status_code rc = state_run(s, SQL_BLOCKS_DELETE, st, "close the blocks of a CA");

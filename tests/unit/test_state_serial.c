@@ -259,6 +259,35 @@ static void test_state_records_are_kept_as_long_as_the_setting_says(void **arg)
 	fixture_close(&r);
 }
 
+/* Which holder makes room must not depend on the order in which this replica has them in memory. */
+static void test_state_holders_of_nothing_go_by_name(void **arg)
+{
+	(void)arg;
+	uint8_t digests[2][STATE_DIGEST_SIZE];
+	for (int reopened = 0; reopened < 2; reopened++) {
+		struct fixture r;
+		char name[16];
+		fixture_begin(&r);
+		/* Both lose their only block when the record in it expires. */
+		allocate(&r, "zeta", 1);
+		allocate(&r, "alpha", 1);
+		assert_int_equal(record_serial(&r, "zeta", 1, 1), STATUS_OK);
+		assert_int_equal(record_serial(&r, "alpha", 2, 2), STATUS_OK);
+		r.time_ms = NOW_MS + (uint64_t)10 * DAY_S * 1000;
+		for (int i = 0; i < 254; i++) {
+			snprintf(name, sizeof name, "ca%d", i);
+			allocate(&r, name, 1);
+		}
+		assert_int_equal(serial_status(&r).issued, 0);
+		if (reopened)
+			fixture_reopen(&r); /* now they are in the order of their names */
+		allocate(&r, "one more", 1);
+		assert_int_equal(state_digest(r.state, &r.st, digests[reopened]), STATUS_OK);
+		fixture_close(&r);
+	}
+	assert_memory_equal(digests[0], digests[1], sizeof digests[0]);
+}
+
 static void test_state_records_expire_and_stay_used(void **arg)
 {
 	(void)arg;
@@ -493,6 +522,7 @@ int main(void)
 		cmocka_unit_test(test_state_record_checks_each_certificate),
 		cmocka_unit_test(test_state_record_limits_the_lifetime),
 		cmocka_unit_test(test_state_record_answers_one_by_one),
+		cmocka_unit_test(test_state_holders_of_nothing_go_by_name),
 		cmocka_unit_test(test_state_records_expire_and_stay_used),
 		cmocka_unit_test(test_state_records_are_kept_as_long_as_the_setting_says),
 		cmocka_unit_test(test_state_time_never_goes_back),

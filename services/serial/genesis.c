@@ -8,6 +8,7 @@
 #include <gnutls/crypto.h>
 
 #include "common/rpc/message.h"
+#include "services/serial/codec.h"
 #include "services/serial/level.h"
 
 #define FIRST_SERIAL 1
@@ -230,7 +231,10 @@ enum status_code genesis_compare(const struct store_genesis *stored, const struc
 		const struct raft_buffer x = { stored->configuration.data, stored->configuration.len };
 		const struct raft_buffer y = { configured->configuration.data, configured->configuration.len };
 		struct raft_configuration was, is;
-		bool have_was = raft_configuration_decode(&x, &was) == 0, have_is = raft_configuration_decode(&y, &is) == 0;
+		/* The stored one comes from a disk, and decoding checks no bounds. */
+		bool have_was = codec_configuration_valid((struct slice){ x.base, x.len }) &&
+				raft_configuration_decode(&x, &was) == 0;
+		bool have_is = raft_configuration_decode(&y, &is) == 0;
 		if (have_was && have_is)
 			rc = compare_memberships(&was, &is, st);
 		if (have_was)

@@ -10,6 +10,7 @@
 #include "common/backup/check.h"
 #include "common/base/clock.h"
 #include "common/base/secret.h"
+#include "services/serial/codec.h"
 #include "services/serial/genesis.h"
 #include "services/serial/restore.h"
 #include "services/serial/state_reader.h"
@@ -113,9 +114,12 @@ static enum status_code read_membership(struct recovery *r, struct status *st)
 	struct slice data = store_configuration(r->store);
 	const struct raft_buffer encoded = { .base = (void *)data.data, .len = data.len };
 	struct raft_configuration c;
-	if (data.len == 0 || raft_configuration_decode(&encoded, &c) != 0)
+	if (data.len == 0)
 		return status_set(st, STATUS_FAILED_PRECONDITION,
 				  "recover: this replica never had a state: it has nothing to begin a cluster with");
+	if (!codec_configuration_valid(data) || raft_configuration_decode(&encoded, &c) != 0)
+		return status_set(st, STATUS_DATA_LOSS,
+				  "recover: the stored membership does not decode: check the disk, and recover another replica");
 	for (unsigned i = 0; i < c.n && r->n_members < MEMBERS_MAX; i++) {
 		struct member *m = &r->members[r->n_members++];
 		*m = (struct member){ .id = c.servers[i].id, .voter = c.servers[i].role == RAFT_VOTER };

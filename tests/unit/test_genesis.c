@@ -105,6 +105,18 @@ static void test_genesis_compare_names_the_option(void **state)
 	differs(&o, "a replica's id ");
 }
 
+static void test_genesis_compare_survives_a_damaged_membership(void **state)
+{
+	(void)state;
+	const struct engine_options o = options();
+	struct store_genesis was = make(&o), is = make(&o);
+	struct status st;
+	was.configuration.data[1] = 64; /* so many members, in far fewer bytes */
+	assert_int_equal(genesis_compare(&was, &is, &st), STATUS_FAILED_PRECONDITION);
+	genesis_free(&was);
+	genesis_free(&is);
+}
+
 static void refused(const struct engine_options *o, const char *words)
 {
 	struct store_genesis g;
@@ -139,6 +151,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_genesis_is_the_same_on_every_replica),
 		cmocka_unit_test(test_genesis_compare_names_the_option),
+		cmocka_unit_test(test_genesis_compare_survives_a_damaged_membership),
 		cmocka_unit_test(test_genesis_refuses_impossible_options),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -488,7 +488,8 @@ void store_replace_log(struct store *s, const struct store_genesis *genesis)
 		.configuration = genesis->configuration,
 		.genesis = *genesis,
 	};
-	must(s, sqlite3_exec(s->db, "DELETE FROM genesis", NULL, NULL, NULL), "replace the log");
+	/* Nor does it know the replicas of before: others may get their ids. */
+	must(s, sqlite3_exec(s->db, "DELETE FROM genesis; DELETE FROM record", NULL, NULL, NULL), "replace the log");
 	store_restart_log(s, &head);
 	s->n_runs = 0;
 	/* Terms go on: what was voted for in one of them is not voted for again. */

@@ -213,6 +213,24 @@ static void test_restore_is_the_same_on_every_replica(void **arg)
 	store_close(s);
 }
 
+/* As `kds-serial --recover` does it: another log in the place of one that is there. */
+static void test_restore_forgets_the_replicas_of_before(void **arg)
+{
+	(void)arg;
+	uint8_t id[16];
+	const Kds__V1__BackupRestore decided = decide(2, id, 7);
+	const struct store_record before[] = { { 2, 22 }, { 3, 33 } };
+	struct store_record records[4];
+	make_file(&decided);
+	struct store *s = open_store("survivor");
+	store_take_part(s, before, 2);
+	assert_int_equal(store_records(s, records, 4), 2);
+	ok(restore_begin(s, file, &options, &st));
+	assert_int_equal(store_records(s, records, 4), 0);
+	assert_true(store_takes_part(s));
+	store_close(s);
+}
+
 static void refuses(struct store *s, const struct engine_options *o, enum status_code code, const char *words)
 {
 	struct store_genesis g;
@@ -252,6 +270,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_restore_does_what_was_decided, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_restore_is_the_same_on_every_replica, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_restore_forgets_the_replicas_of_before, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_restore_that_is_refused_changes_nothing, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

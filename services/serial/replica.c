@@ -141,7 +141,7 @@ static void follow_role(struct replica *r, raft_index committed)
 	bool leads = raft_state(&r->raft) == RAFT_LEADER;
 	if (leads == r->leads)
 		return;
-	r->leads = leads;
+	r->leads = r->begins_term = leads;
 	if (leads) {
 		log_info("leads term=%llu", raft_current_term(&r->raft));
 		learn_last_time(r);
@@ -225,12 +225,15 @@ static void note_word(struct replica *r, const struct raft_message *m)
 	if (m->type != RAFT_APPEND_ENTRIES || m->append_entries.term != raft_current_term(&r->raft) || r->told_ms != 0)
 		return;
 	r->told_ms = r->now_ms;
+	r->told_term = m->append_entries.term;
 	r->told_commit = m->append_entries.leader_commit;
 }
 
+/* What was committed before it led a leader knows once an entry of its own term is (Raft §8): until then its word is less
+ * than it seems. */
 static void note_fresh(struct replica *r)
 {
-	if (r->told_ms == 0 || r->applied < r->told_commit)
+	if (r->told_ms == 0 || r->applied < r->told_commit || r->applied_term < r->told_term)
 		return;
 	r->fresh_ms = r->told_ms;
 	r->told_ms = 0;
@@ -429,6 +432,19 @@ static void place_reads(struct replica *r)
 	}
 }
 
+/*
+ * A leader learns what is committed when an entry of its own term is (Raft §8), and so do those who listen to it. libraft
+ * proposes one only where something in its log is not known to be committed.
+ */
+static void begin_term(struct replica *r)
+{
+	if (!r->begins_term)
+		return;
+	r->begins_term = false;
+	if (replica_last_term(r) != raft_current_term(&r->raft) && replica_submit_barrier(r))
+		r->submitted = r->last; /* reads of this turn came before it */
+}
+
 /* Applying */
 
 static void apply_membership(struct replica *r, raft_index index, struct slice data)
@@ -520,6 +536,7 @@ static void apply_committed(struct replica *r)
 void replica_finish(struct replica *r)
 {
 	do {
+		begin_term(r);
 		place_reads(r);
 		r->submitted = 0;
 		/* With one voter this disk alone decides what is committed: nobody may have what it could lose. */
@@ -553,9 +570,9 @@ size_t replica_waiting(const struct replica *r)
 	return r->waiters.n + r->reads.n;
 }
 
-uint64_t replica_fresh_ms(const struct replica *r)
+uint64_t replica_fresh_ms(struct replica *r)
 {
-	return r->fresh_ms;
+	return r->leads && r->applied_term == raft_current_term(&r->raft) ? UINT64_MAX : r->fresh_ms;
 }
 
 bool replica_leads(struct replica *r)

@@ -82,9 +82,9 @@ uint64_t replica_due(const struct replica *r);
 /* Proposals and reads that wait. */
 size_t replica_waiting(const struct replica *r);
 bool replica_leads(struct replica *r);
-/* A time in the past: what the leader had committed when it spoke then is applied here. 0: none has spoken yet. While
- * this replica leads it does not move on: then all is applied that is committed. */
-uint64_t replica_fresh_ms(const struct replica *r);
+/* A time in the past: all that was committed then is applied here, as the leader told. 0: none has spoken yet. UINT64_MAX:
+ * this replica leads, and has applied an entry of its own term: so it has all that is committed. */
+uint64_t replica_fresh_ms(struct replica *r);
 /* The membership as the log has it, the last entry of it perhaps not committed yet. `name` is borrowed until the next
  * call that is not of these. `match`: up to there it has our log; 0 unless we lead. */
 struct replica_member {

@@ -73,10 +73,12 @@ struct replica {
 
 	/* The newest word of the leader whose commits are not applied yet, and that of the newest state (replica_fresh_ms()). */
 	uint64_t told_ms;
+	raft_term told_term;
 	raft_index told_commit;
 	uint64_t fresh_ms;
 
 	bool leads;
+	bool begins_term;      /* to lead: nothing of this term may be in the log yet */
 	raft_index barrier;    /* the newest entry that reads of an earlier turn wait for */
 	raft_index submitted;  /* the newest entry proposed in this turn; 0: none */
 	uint64_t unix_ms;      /* replica_set_time() */

@@ -694,6 +694,49 @@ static void test_replica_knows_how_old_its_state_is(void **state)
 	sim_free(s);
 }
 
+/* A new leader does not know of what its predecessor committed last: its first words make nobody's state fresh. */
+static void test_replica_state_is_no_fresher_than_a_new_leader_knows(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(17);
+	int leader = elect(s);
+	run(s, 500);
+	allocate(s, leader);
+	for (int ms = 0; ms < 100 && s->answered < s->proposed; ms++)
+		tick(s);
+	assert_int_equal(s->accepted, 1); /* the others have it, and were not told yet that it is committed */
+	node_kill(s, leader);
+	uint64_t killed_ms = s->now_ms;
+	for (int i = 0; i < N; i++)
+		s->cut[leader][i] = true; /* what it has said does not arrive either */
+	s->late_ms = 20; /* between the words and what they are about */
+	unsigned known = 0;
+	for (int ms = 0; ms < 60000 && known < N - 1; ms++) {
+		tick(s);
+		known = 0;
+		for (int i = 0; i < N; i++) {
+			if (i == leader || replica_fresh_ms(s->nodes[i].replica) <= killed_ms)
+				continue;
+			Kds__V1__SerialStatus serials;
+			state_serial_status(s->nodes[i].state, &serials);
+			assert_true(serials.last_serial >= s->highest);
+			known++;
+		}
+	}
+	assert_int_equal(known, N - 1);
+	/* The same when there is nothing that is not known to be committed. */
+	converge(s);
+	leader = elect(s);
+	run(s, 500);
+	node_kill(s, leader);
+	killed_ms = s->now_ms;
+	run(s, 5000);
+	for (int i = 0; i < N; i++)
+		assert_true(i == leader || replica_fresh_ms(s->nodes[i].replica) > killed_ms + 1000);
+	converge(s);
+	sim_free(s);
+}
+
 static void test_replica_that_lost_its_quorum_answers_no_read(void **state)
 {
 	(void)state;
@@ -1196,6 +1239,7 @@ int main(void)
 		cmocka_unit_test(test_replica_reads_of_a_turn_share_a_barrier),
 		cmocka_unit_test(test_replica_that_lost_its_quorum_answers_no_read),
 		cmocka_unit_test(test_replica_knows_how_old_its_state_is),
+		cmocka_unit_test(test_replica_state_is_no_fresher_than_a_new_leader_knows),
 		cmocka_unit_test(test_replica_replaced_leader_answers_with_no_other_entry),
 		cmocka_unit_test(test_replica_leader_again_reads_at_once),
 		cmocka_unit_test(test_replica_late_rejection_holds_up_nobody),

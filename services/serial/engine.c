@@ -821,6 +821,11 @@ bool engine_leader(struct engine *e, uint64_t *ret_id, char *rpc_address, size_t
 	return true;
 }
 
+size_t engine_count_voters(struct engine *e)
+{
+	return view_count_voters(e->view);
+}
+
 bool engine_hears_majority(struct engine *e)
 {
 	return view_hears_majority(e->view);

@@ -68,8 +68,11 @@ static bool is_ready(void *arg, char *reason, size_t size)
 	uint64_t id;
 	if (engine_leader(s->engine, &id, address, sizeof address))
 		return true;
-	snprintf(reason, size, "no leader: a majority of the %zu replicas must run and reach each other",
-		 s->config.n_members);
+	size_t voters = engine_count_voters(s->engine);
+	if (voters == 0)
+		snprintf(reason, size, "no leader: this replica has not heard from the others yet");
+	else
+		snprintf(reason, size, "no leader: a majority of the %zu replicas that vote must run and reach each other", voters);
 	return false;
 }
 
@@ -103,7 +106,7 @@ static void handed_over(void *arg, const struct status *st, uint64_t leader)
 static void hand_over(void *arg)
 {
 	struct serial *s = arg;
-	if (s->config.n_members < 2 || !engine_is_leader(s->engine))
+	if (!engine_is_leader(s->engine) || engine_count_voters(s->engine) < 2)
 		return;
 	struct handover h = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false };
 	engine_transfer(s->engine, 0, handed_over, &h);

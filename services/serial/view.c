@@ -231,6 +231,16 @@ static bool was_heard(const struct view *v, const struct known_member *m, uint64
 	return m->heard_ms != 0 && now - m->heard_ms <= v->election_ms;
 }
 
+size_t view_count_voters(struct view *v)
+{
+	size_t voters = 0;
+	pthread_mutex_lock(&v->mutex);
+	for (size_t i = 0; i < v->n_members; i++)
+		voters += v->members[i].voter;
+	pthread_mutex_unlock(&v->mutex);
+	return voters;
+}
+
 bool view_hears_majority(struct view *v)
 {
 	uint64_t now = clock_monotonic_ms();

@@ -46,6 +46,8 @@ size_t view_reports(struct view *v, struct agreement_report ret_reports[VIEW_MEM
 /* The time that the clocks of the voters agree on (clocks.h); 0: too few of them were heard lately. */
 uint64_t view_time(struct view *v);
 
+/* As the log's membership has it; 0: it is not known yet. */
+size_t view_count_voters(struct view *v);
 /* Was a majority of the voters, ourselves included, heard of within the last election timeout? */
 bool view_hears_majority(struct view *v);
 bool view_leads(struct view *v);

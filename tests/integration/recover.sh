@@ -112,8 +112,9 @@ wait_for "$patience" "serial4 to vote" votes
 expect 0 kds-cli --json call Serial.Show '{"local": true}' --address "$net.4"
 assert_eq "the minimum" "$minimum" "$(json minSerial <<<"$out")"
 
-say "it goes on after a restart"
+say "it goes on after a restart, for which serial1 hands over to the new one, which its configuration does not name"
 stop serial1
+grep -q 'handed over leader=2' "$work/serial1.log" || fail "serial1 did not hand over"
 start serial1
 wait_for "$patience" "an answer" show
 assert_eq "the minimum" "$minimum" "$(json minSerial <"$work/show")"

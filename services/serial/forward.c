@@ -39,6 +39,7 @@ struct forward {
 	struct forward_link links[LINKS_MAX];
 	unsigned n_links;
 	unsigned reuse; /* the link that a new address takes when all are taken */
+	unsigned sending;         /* threads that are about to use a channel */
 	struct task_list waiting; /* for a leader, or for their next try */
 	bool news;                /* another leads */
 	bool stopping;
@@ -180,6 +181,7 @@ static void send_to(struct forward *f, struct forward_task *t, const char *addre
 	pthread_mutex_lock(&f->lock);
 	enum status_code rc = f->stopping ? status_set(&st, STATUS_UNAVAILABLE, "%s", stopping_text)
 					  : channel_to(f, address, &st, &channel);
+	f->sending += rc == STATUS_OK;
 	pthread_mutex_unlock(&f->lock);
 	if (rc != STATUS_OK) {
 		hold(f, t, st.message);
@@ -194,7 +196,11 @@ static void send_to(struct forward *f, struct forward_task *t, const char *addre
 		.on_behalf_of = rpc_call_identity(t->call),
 		.no_retry = true,
 	};
-	rpc_channel_call_raw(channel, rpc_call_method(t->call), t->payload, &options);
+	rpc_channel_call_raw(channel, rpc_call_method(t->call), t->payload, &options); /* the task may be gone then */
+	pthread_mutex_lock(&f->lock);
+	if (--f->sending == 0 && f->stopping)
+		pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->lock);
 }
 
 /* To whoever leads, or let it wait. */
@@ -330,6 +336,11 @@ void forward_stop(struct forward *f)
 	if (f->started)
 		pthread_join(f->thread, NULL);
 	f->started = false;
+	/* The engine's thread still runs, and gives back what it cannot do. */
+	pthread_mutex_lock(&f->lock);
+	while (f->sending > 0)
+		pthread_cond_wait(&f->changed, &f->lock);
+	pthread_mutex_unlock(&f->lock);
 	struct forward_task *t;
 	while ((t = TAILQ_FIRST(&f->waiting))) {
 		TAILQ_REMOVE(&f->waiting, t, entry);

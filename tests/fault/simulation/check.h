@@ -20,8 +20,8 @@ void check_started(struct check *c, unsigned index);
 void check_message(struct check *c, unsigned from, unsigned to, const Kds__V1__PeerMessage *m);
 /* A replica has finished a turn. */
 void check_turn(struct check *c, unsigned index);
-/* All run and have applied everything: logs and tables are the same. */
-void check_end(struct check *c);
+/* These run and have applied everything: logs and tables are the same. */
+void check_end(struct check *c, const bool replicas[NODES_MAX]);
 
 /* Of what was done: terms with a leader, committed entries, states compared. */
 void check_report(const struct check *c, uint64_t *ret_leaders, uint64_t *ret_committed, uint64_t *ret_compared);

@@ -15,6 +15,7 @@
 #include "tests/fault/simulation/node.h"
 
 #define MISFORTUNE_MS 800 /* at most, from one to the next */
+#define CHANGE_MS 400     /* at most, from one change of the membership to the next */
 #define DOWN_MS 4000      /* at most, that a replica is down */
 #define LONG_DOWN_MS 20000 /* likewise, now and then: long enough to need a snapshot */
 #define CLOCK_MS 180000   /* at most, that a wall clock is wrong: request ids are remembered for longer */
@@ -26,6 +27,7 @@
 
 struct plan {
 	uint64_t misfortune_ms; /* the next */
+	uint64_t change_ms;     /* the next of the membership */
 	unsigned far;           /* whose clock is years off; NOBODY */
 	uint64_t near_ms;       /* since when nobody's is */
 	uint64_t restart_ms[NODES_MAX];
@@ -150,8 +152,8 @@ static void change_weather(struct sim *s)
 static void jump_clock(struct sim *s, struct plan *plan, unsigned i)
 {
 	int64_t offset = (int64_t)sim_dice(s, 2 * CLOCK_MS) - CLOCK_MS;
-	if (!s->members_change && plan->far == NOBODY && s->now_ms > plan->near_ms + 2 * CLOCKS_WINDOW_MS &&
-	    sim_chance(s, 50)) {
+	bool may_be_far = s->voters_min > 1; /* else nobody could know */
+	if (may_be_far && plan->far == NOBODY && s->now_ms > plan->near_ms + 2 * CLOCKS_WINDOW_MS && sim_chance(s, 50)) {
 		plan->far = i;
 		offset = sim_chance(s, 70) ? FAR_MS : -FAR_MS;
 	} else if (plan->far == i) {
@@ -166,10 +168,6 @@ static void misfortune(struct sim *s, struct plan *plan)
 {
 	unsigned i = (unsigned)sim_dice(s, s->n_nodes), k = (unsigned)sim_dice(s, s->n_nodes);
 	plan->misfortune_ms = s->now_ms + sim_dice(s, MISFORTUNE_MS);
-	if (s->members_change && sim_chance(s, 25)) {
-		members_disturb(s);
-		return;
-	}
 	switch (sim_dice(s, 20)) {
 	case 0:
 	case 1:
@@ -261,7 +259,8 @@ static void step(struct sim *s, struct plan *plan)
 			turn = i;
 		}
 	}
-	uint64_t at = least(clients_next(s->clients), least(plan->misfortune_ms, next_restart(s, plan)));
+	uint64_t at = least(clients_next(s->clients), next_restart(s, plan));
+	at = least(at, least(plan->misfortune_ms, plan->change_ms));
 	s->step++;
 	s->now_ms = least(at, turn_at) > s->now_ms ? least(at, turn_at) : s->now_ms;
 	network_pass_time(s->network);
@@ -273,20 +272,30 @@ static void step(struct sim *s, struct plan *plan)
 	clients_act(s->clients);
 	if (plan->misfortune_ms <= s->now_ms)
 		misfortune(s, plan);
+	if (plan->change_ms <= s->now_ms) {
+		members_change(s);
+		plan->change_ms = s->now_ms + sim_dice(s, CHANGE_MS);
+	}
 }
 
+/* Do all members of the cluster? */
 static bool all_agree(struct sim *s)
 {
-	Kds__V1__ReplicaStatus first, other;
+	bool members[NODES_MAX];
+	uint64_t last = 0;
+	if (!members_now(s, members))
+		return false;
 	for (unsigned i = 0; i < s->n_nodes; i++) {
+		Kds__V1__ReplicaStatus status;
+		if (!members[i])
+			continue;
 		if (!node_running(s->nodes[i]))
 			return false;
-		node_status(s->nodes[i], &other);
-		if (i == 0)
-			first = other;
-		if (other.leader_id == 0 || other.applied_index != other.last_index ||
-		    other.last_index != first.last_index)
+		node_status(s->nodes[i], &status);
+		if (status.leader_id == 0 || status.applied_index != status.last_index ||
+		    (last != 0 && status.last_index != last))
 			return false;
+		last = status.last_index;
 	}
 	return true;
 }
@@ -306,11 +315,27 @@ static void trace_replicas(struct sim *s)
 	}
 }
 
+/* A replica that was removed learns it and ends (services/serial/members.c). Those that were would vote for each other, and
+ * disturb. */
+static void end_removed(struct sim *s, struct plan *plan)
+{
+	bool members[NODES_MAX];
+	if (!members_now(s, members))
+		return;
+	for (unsigned i = 0; i < s->n_nodes; i++) {
+		if (members[i] || !node_running(s->nodes[i]))
+			continue;
+		node_stop(s->nodes[i]);
+		plan->restart_ms[i] = UINT64_MAX;
+	}
+}
+
 static void run_until_agreed(struct sim *s, struct plan *plan)
 {
 	uint64_t end = s->now_ms + HEALING_MS, quiet = 0;
 	while (quiet == 0 || s->now_ms < quiet) {
 		step(s, plan);
+		end_removed(s, plan);
 		if (s->now_ms > end) {
 			trace_replicas(s);
 			/* A mutant is to be noticed for what it breaks: being stuck proves nothing. */
@@ -318,7 +343,7 @@ static void run_until_agreed(struct sim *s, struct plan *plan)
 				_exit(0);
 			sim_fail(s, "the replicas do not agree %d s after everything was healed", HEALING_MS / 1000);
 		}
-		if (!members_restore(s) || !clients_finished(s->clients) || !all_agree(s))
+		if (!clients_finished(s->clients) || !all_agree(s))
 			quiet = 0;
 		else if (quiet == 0)
 			quiet = s->now_ms + QUIET_MS;
@@ -328,7 +353,7 @@ static void run_until_agreed(struct sim *s, struct plan *plan)
 static void heal(struct sim *s, struct plan *plan)
 {
 	sim_trace(s, "everything is healed");
-	plan->misfortune_ms = UINT64_MAX;
+	plan->misfortune_ms = plan->change_ms = UINT64_MAX;
 	s->healed = true;
 	network_heal(s->network);
 	network_weather(s->network, 0, 5);
@@ -342,9 +367,13 @@ static void heal(struct sim *s, struct plan *plan)
 	/* Repetitions of what was done long ago change nothing. */
 	clients_repeat(s->clients);
 	run_until_agreed(s, plan);
-	check_end(s->check);
+	bool members[NODES_MAX];
+	if (!members_now(s, members))
+		sim_fail(s, "nobody leads in the end");
+	check_end(s->check, members);
 	for (unsigned i = 0; i < s->n_nodes; i++)
-		clients_check_end(s->clients, i);
+		if (members[i])
+			clients_check_end(s->clients, i);
 }
 
 static void report(struct sim *s)
@@ -354,8 +383,8 @@ static void report(struct sim *s)
 	check_report(s->check, &leaders, &committed, &compared);
 	sim_trace(s,
 		  "%" PRIu64 " requests answered, %" PRIu64 " reads, %" PRIu64 " repeated; %" PRIu64
-		  " leaders, %" PRIu64 " entries, %" PRIu64 " states compared",
-		  answered, reads, repeated, leaders, committed, compared);
+		  " leaders, %" PRIu64 " entries, %" PRIu64 " states compared, %u changes of the membership",
+		  answered, reads, repeated, leaders, committed, compared, s->changes);
 }
 
 void sim_run(uint64_t seed, uint64_t steps, enum mutant mutant, bool verbose, const char *dir)
@@ -370,16 +399,17 @@ void sim_run(uint64_t seed, uint64_t steps, enum mutant mutant, bool verbose, co
 	};
 	s.heartbeat_ms = 20 + (unsigned)sim_dice(&s, 100);
 	s.election_ms = s.heartbeat_ms * (3 + (unsigned)sim_dice(&s, 8));
-	s.n_nodes = sim_chance(&s, 60) ? 3 : 5;
+	s.n_nodes = s.n_members = sim_chance(&s, 60) ? 3 : 5;
+	if (mutant == MUTANT_NONE && sim_chance(&s, 40))
+		s.n_nodes += 1 + (unsigned)sim_dice(&s, NODES_MAX - s.n_members);
 	bool snapshots = sim_chance(&s, 50) || mutant == MUTANT_CHANGED_PART || mutant == MUTANT_MOVED_SNAPSHOT;
 	s.log_tail = snapshots ? 1 + (unsigned)sim_dice(&s, 60) : LOG_TAIL_DEFAULT;
 	s.snapshot_part = 1000 + sim_dice(&s, 8000); /* some dozen parts */
 	s.check = check_new(&s);
 	bool wild = sim_chance(&s, 25);
-	s.members_change = sim_chance(&s, 40);
-	sim_trace(&s, "%u replicas, election timeout %u ms, heartbeat %u ms, log tail %u%s%s", s.n_nodes,
-		  s.election_ms, s.heartbeat_ms, s.log_tail, wild ? ", a wild network" : "",
-		  s.members_change ? ", members come and go" : "");
+	s.voters_min = s.n_nodes > s.n_members && sim_chance(&s, 40) ? 1 : 3;
+	sim_trace(&s, "%u replicas, %u that can be added, election timeout %u ms, heartbeat %u ms, log tail %u%s", s.n_members,
+		  s.n_nodes - s.n_members, s.election_ms, s.heartbeat_ms, s.log_tail, wild ? ", a wild network" : "");
 	s.network = network_new(&s, wild);
 	for (unsigned i = 0; i < s.n_nodes; i++)
 		s.nodes[i] = node_new(&s, i);
@@ -387,6 +417,7 @@ void sim_run(uint64_t seed, uint64_t steps, enum mutant mutant, bool verbose, co
 		node_start(s.nodes[i]);
 	s.clients = clients_new(&s);
 	struct plan plan = { .misfortune_ms = s.now_ms + 2 * s.election_ms, .far = NOBODY };
+	plan.change_ms = s.n_nodes > s.n_members ? plan.misfortune_ms : UINT64_MAX;
 	while (s.step < steps)
 		step(&s, &plan);
 	heal(&s, &plan);

@@ -1,41 +1,73 @@
 #include "tests/fault/simulation/members.h"
 
+#include "tests/fault/simulation/check.h"
 #include "tests/fault/simulation/node.h"
 
-/* Who leads, perhaps of two that think so; NODES_MAX: none does. */
-static unsigned find_leader(const struct sim *s, unsigned first)
-{
-	for (unsigned k = 0; k < s->n_nodes; k++) {
-		unsigned i = (first + k) % s->n_nodes;
-		if (node_running(s->nodes[i]) && node_leads(s->nodes[i]))
-			return i;
-	}
-	return NODES_MAX;
-}
+#define CAUGHT_UP 50 /* entries that one who is to vote may lack */
 
-void members_disturb(struct sim *s)
+static struct node *newest_leader(struct sim *s)
 {
-	static const enum membership_role roles[] = { MEMBERSHIP_NONE, MEMBERSHIP_STANDBY, MEMBERSHIP_VOTER };
-	unsigned leader = find_leader(s, (unsigned)sim_dice(s, s->n_nodes));
-	unsigned of = (unsigned)sim_dice(s, s->n_nodes), role = (unsigned)sim_dice(s, 3);
-	if (leader != NODES_MAX && leader != of && (roles[role] != MEMBERSHIP_VOTER || node_has_all(s->nodes[leader], of)))
-		node_change(s->nodes[leader], of, roles[role]);
-}
-
-bool members_restore(struct sim *s)
-{
-	unsigned leader = find_leader(s, 0);
-	if (leader == NODES_MAX)
-		return false;
+	struct node *leader = NULL;
+	uint64_t term = 0;
 	for (unsigned i = 0; i < s->n_nodes; i++) {
-		enum membership_role role = node_role(s->nodes[leader], i);
-		if (role == MEMBERSHIP_VOTER)
+		Kds__V1__ReplicaStatus status;
+		if (!node_running(s->nodes[i]))
 			continue;
-		if (role == MEMBERSHIP_NONE)
-			node_change(s->nodes[leader], i, MEMBERSHIP_STANDBY);
-		else if (node_has_all(s->nodes[leader], i))
-			node_change(s->nodes[leader], i, MEMBERSHIP_VOTER);
-		return false;
+		node_status(s->nodes[i], &status);
+		if (status.role != KDS__V1__RAFT_ROLE__RAFT_ROLE_LEADER || status.term < term)
+			continue;
+		leader = s->nodes[i];
+		term = status.term;
 	}
-	return !node_is_changing(s->nodes[leader]);
+	return leader;
+}
+
+static const struct replica_member *find(const struct replica_member *members, size_t n, uint64_t id)
+{
+	for (size_t i = 0; i < n; i++)
+		if (members[i].id == id)
+			return &members[i];
+	return NULL;
+}
+
+void members_change(struct sim *s)
+{
+	struct node *leader = newest_leader(s);
+	if (!leader)
+		return;
+	struct replica_member members[REPLICA_MEMBERS_MAX];
+	size_t n = replica_members(node_replica(leader), members), voters = 0;
+	for (size_t i = 0; i < n; i++)
+		voters += members[i].voter;
+	uint64_t id = 1 + sim_dice(s, s->n_nodes);
+	const struct replica_member *m = find(members, n, id);
+	enum membership_role role = MEMBERSHIP_STANDBY;
+	if (s->nodes[id - 1] == leader || (m && m->voter && voters <= s->voters_min))
+		return;
+	if (m && !m->voter && sim_chance(s, 80)) {
+		if (m->match == 0 || m->match + CAUGHT_UP < replica_last_index(node_replica(leader)))
+			return;
+		role = MEMBERSHIP_VOTER;
+	} else if (m && (!m->voter || sim_chance(s, 50))) {
+		role = MEMBERSHIP_NONE;
+	}
+	node_change_member(leader, id, role);
+}
+
+bool members_now(struct sim *s, bool ret_members[NODES_MAX])
+{
+	struct replica_member members[REPLICA_MEMBERS_MAX];
+	struct node *leader = newest_leader(s);
+	uint64_t leaders, committed, compared;
+	Kds__V1__ReplicaStatus status;
+	if (!leader || replica_is_changing(node_replica(leader)))
+		return false;
+	node_status(leader, &status);
+	check_report(s->check, &leaders, &committed, &compared);
+	if (status.applied_index < committed)
+		return false; /* it led once, or has yet to learn what it leads */
+	size_t n = replica_members(node_replica(leader), members);
+	for (unsigned i = 0; i < NODES_MAX; i++)
+		ret_members[i] = find(members, n, i + 1) != NULL;
+	return true;
 }

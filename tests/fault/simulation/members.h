@@ -1,17 +1,17 @@
 /*
- * The membership changes while all else happens: members are made standbys, removed, and come back, as a leader's engine
- * may do it (services/serial/members.c), without most of the care for the quorum that membership.c has: only who has all
- * gets a vote. Safe it must be in any case. In some of the clusters, whose clocks are never far off, as their majority is
- * another one each time.
+ * Changes of the membership while everything else goes on: replicas that have nothing are added as standbys, get votes
+ * once they have most of the log, lose them, are removed, and come back with what they had. A leader changes only others.
+ * This is as loose as Raft allows; services/serial/membership.h has the product's rules.
  */
 #ifndef SIMULATION_MEMBERS_H
 #define SIMULATION_MEMBERS_H
 
 #include "tests/fault/simulation/simulation.h"
 
-/* Whoever leads is told to make one change, of another one than itself. */
-void members_disturb(struct sim *s);
-/* Do all vote? If not, whoever leads is told to bring the next one back. */
-bool members_restore(struct sim *s);
+/* The leader, if there is one, is asked for a change. */
+void members_change(struct sim *s);
+/* Who the members are, by index, as the leader knows that has applied all; false: there is none, or a change is under
+ * way. */
+bool members_now(struct sim *s, bool ret_members[NODES_MAX]);
 
 #endif

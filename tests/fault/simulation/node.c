@@ -38,9 +38,8 @@ struct node {
 	struct clock_estimate clocks[NODES_MAX]; /* of the others */
 	uint64_t busy_until_ms;
 	bool stands;
-	bool changes; /* what follows */
-	unsigned changes_index;
-	enum membership_role changes_role;
+	uint64_t changes; /* the member; 0: none */
+	enum membership_role changes_to;
 	struct proposal *proposals; /* each command on the heap */
 	size_t n_proposals, cap_proposals;
 	struct waiting_read *reads;
@@ -48,7 +47,8 @@ struct node {
 	struct forgery *forgery;
 };
 
-static const char *const names[NODES_MAX] = { "serial1", "serial2", "serial3", "serial4", "serial5" };
+static const char *const names[NODES_MAX] = { "serial1", "serial2", "serial3", "serial4",
+						 "serial5", "serial6", "serial7" };
 
 struct node *node_new(struct sim *s, unsigned index)
 {
@@ -126,7 +126,7 @@ static void on_send(void *arg, raft_id to, struct slice message)
 static void create_log(struct node *n)
 {
 	struct engine_member members[NODES_MAX];
-	for (unsigned i = 0; i < n->sim->n_nodes; i++)
+	for (unsigned i = 0; i < n->sim->n_members; i++)
 		members[i] = (struct engine_member){ i + 1, names[i], "127.0.0.1:1" };
 	const struct engine_options options = {
 		.id = n->index + 1,
@@ -134,7 +134,7 @@ static void create_log(struct node *n)
 		.kds_name = "key.example.com",
 		.cluster_id = "simulation",
 		.members = members,
-		.n_members = n->sim->n_nodes,
+		.n_members = n->sim->n_members,
 	};
 	struct status st;
 	struct store_genesis genesis;
@@ -205,10 +205,10 @@ static void prepare_store(struct node *n)
 	open_store(n);
 	struct store_start at;
 	store_start_values(n->store, &at);
-	if (at.last == 0)
-		create_log(n);
-	else
+	if (at.last > 0)
 		mutate_store(n);
+	else if (n->index < n->sim->n_members)
+		create_log(n);
 	/* Checkpoints as rare as in service would leave nothing of them to crash in. */
 	char pragma[64];
 	snprintf(pragma, sizeof pragma, "PRAGMA wal_autocheckpoint = %u", 20 + (unsigned)sim_dice(n->sim, 300));
@@ -242,7 +242,8 @@ static void start(void *arg)
 	if (replica_new(&options, &st, &n->replica) != STATUS_OK)
 		fail_start(n, st.message);
 	n->busy_until_ms = s->now_ms;
-	n->stands = n->changes = false;
+	n->stands = false;
+	n->changes = 0;
 	sim_trace(s, "replica %u starts", n->index + 1);
 	check_started(s->check, n->index);
 }
@@ -431,6 +432,22 @@ static void take_requests(struct node *n)
 		free(n->proposals[i].command);
 }
 
+static void change_member(struct node *n)
+{
+	if (n->changes == 0)
+		return;
+	if (!replica_leads(n->replica)) {
+		n->changes = 0;
+	} else if (replica_change(n->replica, n->changes, names[n->changes - 1], n->changes_to)) {
+		sim_trace(n->sim, "replica %u proposes that replica %" PRIu64 " is %s", n->index + 1, n->changes,
+			  n->changes_to == MEMBERSHIP_NONE  ? "removed" :
+			  n->changes_to == MEMBERSHIP_VOTER ? "a voter" :
+							      "a standby");
+		n->sim->changes++;
+		n->changes = 0;
+	}
+}
+
 static void turn(void *arg)
 {
 	struct node *n = arg;
@@ -438,14 +455,8 @@ static void turn(void *arg)
 	replica_tick(n->replica, n->sim->now_ms);
 	replica_set_time(n->replica, agreed_time(n));
 	take_requests(n);
+	change_member(n);
 	replica_finish(n->replica);
-	if (n->changes) {
-		n->changes = false;
-		if (replica_change(n->replica, n->changes_index + 1, names[n->changes_index], n->changes_role))
-			sim_trace(n->sim, "replica %u gives replica %u the role %d", n->index + 1, n->changes_index + 1,
-				  (int)n->changes_role);
-		replica_finish(n->replica);
-	}
 	if (n->stands) {
 		replica_stand(n->replica);
 		replica_finish(n->replica);
@@ -470,47 +481,16 @@ void node_turn(struct node *n)
 	check_turn(s->check, n->index);
 }
 
-bool node_leads(const struct node *n)
-{
-	return replica_leads(n->replica);
-}
-
-enum membership_role node_role(const struct node *n, unsigned index)
-{
-	struct replica_member members[REPLICA_MEMBERS_MAX];
-	size_t n_members = replica_members(n->replica, members);
-	for (size_t i = 0; i < n_members; i++)
-		if (members[i].id == index + 1)
-			return members[i].voter ? MEMBERSHIP_VOTER : MEMBERSHIP_STANDBY;
-	return MEMBERSHIP_NONE;
-}
-
-bool node_has_all(const struct node *n, unsigned index)
-{
-	struct replica_member members[REPLICA_MEMBERS_MAX];
-	size_t n_members = replica_members(n->replica, members);
-	for (size_t i = 0; i < n_members; i++)
-		if (members[i].id == index + 1)
-			return members[i].match == replica_last_index(n->replica);
-	return false;
-}
-
-bool node_is_changing(const struct node *n)
-{
-	return replica_is_changing(n->replica);
-}
-
-void node_change(struct node *n, unsigned index, enum membership_role role)
-{
-	n->changes = true;
-	n->changes_index = index;
-	n->changes_role = role;
-}
-
 void node_stand(struct node *n)
 {
 	sim_trace(n->sim, "replica %u is to stand for election", n->index + 1);
 	n->stands = true;
+}
+
+void node_change_member(struct node *n, uint64_t id, enum membership_role role)
+{
+	n->changes = id;
+	n->changes_to = role;
 }
 
 static void on_handed_over(void *arg, const struct status *st, uint64_t leader)
@@ -566,6 +546,11 @@ void node_status(struct node *n, Kds__V1__ReplicaStatus *ret_status)
 {
 	kds__v1__replica_status__init(ret_status);
 	replica_status(n->replica, ret_status);
+}
+
+struct replica *node_replica(struct node *n)
+{
+	return n->replica;
 }
 
 struct store *node_store(struct node *n)

@@ -48,19 +48,15 @@ void node_read(struct node *n, engine_read_fn read, void *arg);
 /* It is told to hand its leadership to another (0: any). Does nothing when it does not lead. */
 void node_hand_over(struct node *n, uint64_t to);
 
+/* It proposes another role for a member as soon as it can, if it leads until then. */
+void node_change_member(struct node *n, uint64_t id, enum membership_role role);
+
 /* It stands for election at the end of its next turn, rightly or not. */
 void node_stand(struct node *n);
 
-/* While it runs: does it lead; what is the replica `index` in the membership as this one has it; and is that one not
- * applied here yet? And a change of it, which this leader makes at the end of its next turn, if it can. */
-bool node_leads(const struct node *n);
-enum membership_role node_role(const struct node *n, unsigned index);
-bool node_has_all(const struct node *n, unsigned index); /* as this leader knows */
-bool node_is_changing(const struct node *n);
-void node_change(struct node *n, unsigned index, enum membership_role role);
-
 /* While it runs. */
 void node_status(struct node *n, Kds__V1__ReplicaStatus *ret_status);
+struct replica *node_replica(struct node *n);
 struct store *node_store(struct node *n);
 struct state *node_state(struct node *n);
 

@@ -15,7 +15,7 @@ static const char *const requesters[] = { "ca1", "ca2", "ca3", "ca1", "ca2", "ad
 
 /* Requests */
 
-static void pack(struct sim *s, struct op *op, Kds__V1__Command *command)
+void op_pack(struct sim *s, struct op *op, Kds__V1__Command *command)
 {
 	struct status st;
 	uint8_t id[8];
@@ -37,7 +37,7 @@ static void make_allocate(struct sim *s, struct op *op)
 	op->count = request.count = 1 + (uint32_t)sim_dice(s, 20);
 	command.op_case = KDS__V1__COMMAND__OP_ALLOCATE;
 	command.allocate = &request;
-	pack(s, op, &command);
+	op_pack(s, op, &command);
 }
 
 /* A certificate for a serial of one of the newer blocks of this CA; false: it has none. */
@@ -70,7 +70,7 @@ static bool make_record(struct sim *s, const struct known *known, struct op *op)
 	Kds__V1__Command command = KDS__V1__COMMAND__INIT;
 	command.op_case = KDS__V1__COMMAND__OP_RECORD;
 	command.record = &request;
-	pack(s, op, &command);
+	op_pack(s, op, &command);
 	return true;
 }
 
@@ -91,32 +91,7 @@ static void make_set_min(struct sim *s, struct op *op)
 	}
 	command.op_case = KDS__V1__COMMAND__OP_SET_MIN;
 	command.set_min = &request;
-	pack(s, op, &command);
-}
-
-static void make_put(struct sim *s, struct op *op)
-{
-	char name[16], value[32];
-	Kds__V1__Setting setting = KDS__V1__SETTING__INIT;
-	Kds__V1__Object object = KDS__V1__OBJECT__INIT;
-	Kds__V1__PutRequest request = KDS__V1__PUT_REQUEST__INIT;
-	Kds__V1__Command command = KDS__V1__COMMAND__INIT;
-	op->kind = OP_PUT;
-	op->key = (unsigned)sim_dice(s, KEYS);
-	op->check = sim_chance(s, 80);
-	op->expected = op->check ? op->begun.keys[op->key] : UINT64_MAX;
-	snprintf(name, sizeof name, "s%u", op->key);
-	snprintf(value, sizeof value, "%" PRIu64, op->number);
-	setting.name = name;
-	setting.value = value;
-	object.value_case = KDS__V1__OBJECT__VALUE_SETTING;
-	object.setting = &setting;
-	request.object = &object;
-	request.check_revision = op->check;
-	request.expected_revision = op->check ? op->expected : 0;
-	command.op_case = KDS__V1__COMMAND__OP_PUT;
-	command.put = &request;
-	pack(s, op, &command);
+	op_pack(s, op, &command);
 }
 
 struct op *op_new(struct sim *s, const struct known *known, uint64_t number, unsigned client)
@@ -133,7 +108,10 @@ struct op *op_new(struct sim *s, const struct known *known, uint64_t number, uns
 	} else if (admin && what < 55) {
 		make_set_min(s, op);
 	} else if (admin || what < 55) {
-		make_put(s, op);
+		if (sim_chance(s, 25))
+			op_make_delete(s, op);
+		else
+			op_make_put(s, op);
 	} else if (what < 75 || !make_record(s, known, op)) {
 		make_allocate(s, op);
 	}
@@ -149,14 +127,14 @@ void op_free(struct op *op)
 
 /* Answers */
 
-static void raise_to(uint64_t *number, uint64_t seen)
+void op_raise(uint64_t *number, uint64_t seen)
 {
 	if (*number < seen)
 		*number = seen;
 }
 
 /* A value that an answer shows, against what was known when the request began. */
-static void check_number(struct sim *s, const struct op *op, const char *what, uint64_t value, uint64_t known)
+void op_check_number(struct sim *s, const struct op *op, const char *what, uint64_t value, uint64_t known)
 {
 	if (value < known)
 		sim_fail(s, "request %" PRIu64 " began when %s was %" PRIu64 ", and was answered with %" PRIu64,
@@ -168,14 +146,14 @@ static void take_allocate(struct sim *s, struct known *k, struct op *op, struct 
 	Kds__V1__AllocateResponse *r = kds__v1__allocate_response__unpack(NULL, answer.len, answer.data);
 	if (!r || r->last - r->first + 1 != op->count)
 		sim_fail(s, "request %" PRIu64 ": a block that was not asked for", op->number);
-	check_number(s, op, "the first free serial", r->first, op->begun.last_serial + 1);
+	op_check_number(s, op, "the first free serial", r->first, op->begun.last_serial + 1);
 	for (size_t i = 0; i < k->n_ranges; i++)
 		if (r->first <= k->ranges[i].last && k->ranges[i].first <= r->last)
 			sim_fail(s, "request %" PRIu64 ": serials %" PRIu64 " to %" PRIu64 " were handed out twice",
 				 op->number, r->first, r->last);
 	k->ranges = sim_grow(k->ranges, k->n_ranges, &k->cap_ranges, sizeof *k->ranges);
 	k->ranges[k->n_ranges++] = (struct serial_range){ r->first, r->last, op->client };
-	raise_to(&k->seen.last_serial, r->last);
+	op_raise(&k->seen.last_serial, r->last);
 	kds__v1__allocate_response__free_unpacked(r, NULL);
 }
 
@@ -184,10 +162,10 @@ static void take_record(struct sim *s, struct known *k, struct op *op, struct sl
 	Kds__V1__RecordResponse *r = kds__v1__record_response__unpack(NULL, answer.len, answer.data);
 	if (!r || r->n_results != 1)
 		sim_fail(s, "request %" PRIu64 ": not one result for one record", op->number);
-	check_number(s, op, "the revision", r->revision, op->begun.revision);
-	raise_to(&k->seen.revision, r->revision);
+	op_check_number(s, op, "the revision", r->revision, op->begun.revision);
+	op_raise(&k->seen.revision, r->revision);
 	if (r->results[0]->code == STATUS_OK) {
-		check_number(s, op, "min_serial (of a record's serial)", op->serial, op->begun.min_serial);
+		op_check_number(s, op, "min_serial (of a record's serial)", op->serial, op->begun.min_serial);
 		for (size_t i = 0; i < k->n_recorded; i++)
 			if (k->recorded[i] == op->serial)
 				sim_fail(s, "serial %" PRIu64 " has two records", op->serial);
@@ -203,53 +181,21 @@ static void take_set_min(struct sim *s, struct known *k, struct op *op, struct s
 	Kds__V1__SerialStatus *r = kds__v1__serial_status__unpack(NULL, answer.len, answer.data);
 	if (!r || (op->min_serial != 0 && r->min_serial != op->min_serial))
 		sim_fail(s, "request %" PRIu64 ": min_serial is not what was asked for", op->number);
-	check_number(s, op, "min_serial", r->min_serial, op->begun.min_serial);
-	check_number(s, op, "last_serial", r->last_serial, op->begun.last_serial);
-	check_number(s, op, "the revision", r->revision, op->begun.revision);
-	raise_to(&k->seen.min_serial, r->min_serial);
-	raise_to(&k->seen.last_serial, r->last_serial);
-	raise_to(&k->seen.revision, r->revision);
+	op_check_number(s, op, "min_serial", r->min_serial, op->begun.min_serial);
+	op_check_number(s, op, "last_serial", r->last_serial, op->begun.last_serial);
+	op_check_number(s, op, "the revision", r->revision, op->begun.revision);
+	op_raise(&k->seen.min_serial, r->min_serial);
+	op_raise(&k->seen.last_serial, r->last_serial);
+	op_raise(&k->seen.revision, r->revision);
 	kds__v1__serial_status__free_unpacked(r, NULL);
-}
-
-/* Two that were done, in any order. */
-static void check_puts(struct sim *s, const struct op *op, const struct put_done *a, const struct put_done *b)
-{
-	if (a->revision == b->revision)
-		sim_fail(s, "request %" PRIu64 ": revision %" PRIu64 " was given twice", op->number, a->revision);
-	if (a->key != b->key)
-		return;
-	/* Between the revision that was compared and the one that was set there is no other. */
-	const struct put_done *first = a->revision < b->revision ? a : b, *second = first == a ? b : a;
-	if (second->expected != UINT64_MAX && second->expected < first->revision)
-		sim_fail(s, "request %" PRIu64 ": revision %" PRIu64 " of s%u was overlooked", op->number,
-			 first->revision, op->key);
-}
-
-static void take_put(struct sim *s, struct known *k, struct op *op, struct slice answer)
-{
-	Kds__V1__Object *o = kds__v1__object__unpack(NULL, answer.len, answer.data);
-	char value[32];
-	snprintf(value, sizeof value, "%" PRIu64, op->number);
-	if (!o || o->value_case != KDS__V1__OBJECT__VALUE_SETTING || strcmp(o->setting->value, value) != 0)
-		sim_fail(s, "request %" PRIu64 ": another object was put", op->number);
-	check_number(s, op, "the revision", o->revision, op->begun.revision + 1);
-	if (op->check)
-		check_number(s, op, "the object's revision", op->expected, op->begun.keys[op->key]);
-	const struct put_done put = { .key = op->key, .expected = op->expected, .revision = o->revision };
-	for (size_t i = 0; i < k->n_puts; i++)
-		check_puts(s, op, &k->puts[i], &put);
-	k->puts = sim_grow(k->puts, k->n_puts, &k->cap_puts, sizeof *k->puts);
-	k->puts[k->n_puts++] = put;
-	raise_to(&k->seen.revision, o->revision);
-	raise_to(&k->seen.keys[op->key], o->revision);
-	kds__v1__object__free_unpacked(o, NULL);
 }
 
 static bool may_be(const struct op *op, enum status_code code)
 {
 	if (op->kind == OP_PUT && code == STATUS_ABORTED)
 		return op->check;
+	if (op->kind == OP_DELETE)
+		return code == STATUS_NOT_FOUND || (code == STATUS_ABORTED && op->check);
 	if (op->kind == OP_SET_MIN)
 		return code == STATUS_FAILED_PRECONDITION || code == STATUS_OUT_OF_RANGE;
 	return false;
@@ -261,7 +207,8 @@ void op_check_answer(struct sim *s, struct known *k, struct op *op, const struct
 		[OP_ALLOCATE] = take_allocate,
 		[OP_RECORD] = take_record,
 		[OP_SET_MIN] = take_set_min,
-		[OP_PUT] = take_put,
+		[OP_PUT] = op_take_put,
+		[OP_DELETE] = op_take_delete,
 	};
 	op->answered = true;
 	op->code = r->status.code;
@@ -288,37 +235,17 @@ void op_check_same(struct sim *s, const struct op *op, const struct state_result
 			 status_name(op->code), status_name(r->status.code));
 }
 
-static uint64_t key_revision(struct sim *s, unsigned key, struct state *state)
-{
-	char name[32];
-	struct buffer out = { 0 };
-	struct status st;
-	snprintf(name, sizeof name, "setting/s%u", key);
-	enum status_code rc = state_get(state, name, 0, &st, &out);
-	if (rc == STATUS_NOT_FOUND)
-		return 0;
-	Kds__V1__Object *o = rc == STATUS_OK ? kds__v1__object__unpack(NULL, out.len, out.data) : NULL;
-	if (!o)
-		sim_fail(s, "read %s: %s", name, st.message);
-	uint64_t revision = o->revision;
-	kds__v1__object__free_unpacked(o, NULL);
-	buffer_free(&out);
-	return revision;
-}
-
 void op_check_read(struct sim *s, struct known *k, const struct op *op, struct state *state)
 {
 	Kds__V1__SerialStatus r;
 	state_serial_status(state, &r);
-	uint64_t revision = key_revision(s, op->key, state);
-	check_number(s, op, "min_serial", r.min_serial, op->begun.min_serial);
-	check_number(s, op, "last_serial", r.last_serial, op->begun.last_serial);
-	check_number(s, op, "the revision", r.revision, op->begun.revision);
-	check_number(s, op, "the object's revision", revision, op->begun.keys[op->key]);
-	raise_to(&k->seen.min_serial, r.min_serial);
-	raise_to(&k->seen.last_serial, r.last_serial);
-	raise_to(&k->seen.revision, r.revision);
-	raise_to(&k->seen.keys[op->key], revision);
+	op_check_object(s, k, op, state);
+	op_check_number(s, op, "min_serial", r.min_serial, op->begun.min_serial);
+	op_check_number(s, op, "last_serial", r.last_serial, op->begun.last_serial);
+	op_check_number(s, op, "the revision", r.revision, op->begun.revision);
+	op_raise(&k->seen.min_serial, r.min_serial);
+	op_raise(&k->seen.last_serial, r.last_serial);
+	op_raise(&k->seen.revision, r.revision);
 }
 
 /* The end */
@@ -386,11 +313,11 @@ void ops_check_end(struct sim *s, const struct known *k, struct op *const *ops, 
 	Kds__V1__SerialStatus r;
 	struct state *state = node_state(s->nodes[index]);
 	state_serial_status(state, &r);
-	check_number(s, &end, "min_serial", r.min_serial, k->seen.min_serial);
-	check_number(s, &end, "last_serial", r.last_serial, k->seen.last_serial);
-	check_number(s, &end, "the revision", r.revision, k->seen.revision);
+	op_check_number(s, &end, "min_serial", r.min_serial, k->seen.min_serial);
+	op_check_number(s, &end, "last_serial", r.last_serial, k->seen.last_serial);
+	op_check_number(s, &end, "the revision", r.revision, k->seen.revision);
 	for (unsigned key = 0; key < KEYS; key++)
-		check_number(s, &end, "an object's revision", key_revision(s, key, state), k->seen.keys[key]);
+		op_check_history(s, k, key, state);
 	check_log(s, ops, n, index);
 	check_records(s, k, index);
 }
@@ -398,6 +325,6 @@ void ops_check_end(struct sim *s, const struct known *k, struct op *const *ops, 
 void known_fini(struct known *k)
 {
 	free(k->ranges);
-	free(k->puts);
+	free(k->changes);
 	free(k->recorded);
 }

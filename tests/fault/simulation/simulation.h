@@ -1,17 +1,19 @@
 /*
- * A deterministic simulation of the replicated log: 3 or 5 replicas (services/serial/replica.h) on simulated disks,
+ * A deterministic simulation of the replicated log: 3 to 7 replicas (services/serial/replica.h) on simulated disks,
  * network and clocks, with clients that write, read and repeat, in one thread. Everything that happens follows from
  * the seed.
  *
  *   main.c      options; a process for each seed
  *   cluster.c   the order of events, misfortunes, the end
+ *   members.c   changes of the membership
  *   node.c      one replica and what an engine does around it; crashes
  *   disk.c      SQLite's files, in memory; crashes, and disks that refuse
  *   medium.c    what a file holds: for processes, and on the disk
  *   ending.c    replicas that end themselves
- *   members.c   members come and go
  *   network.c   streams between replicas, as the transport has them
- *   client.c    requests, repeated until they are answered; what an answer must be like
+ *   client.c    requests, repeated until they are answered
+ *   op.c        what is asked; what an answer must be like
+ *   objects.c   likewise for configuration objects
  *   check.c     what must hold of logs and states
  *   clock.c     the clocks that the product's code reads
  *
@@ -28,7 +30,7 @@
 #include "common/base/status.h"
 #include "services/serial/engine.h" /* LOG_TAIL_DEFAULT */
 
-#define NODES_MAX 5
+#define NODES_MAX 7
 #define START_MS 1000000        /* of the monotonic clock */
 #define UNIX_MS 1700000000000u /* the wall clocks' at that time */
 
@@ -49,6 +51,7 @@ enum mutant {
 	MUTANT_IGNORED_ERROR,          /* nobody hears that a sync failed */
 	MUTANT_CHANGED_ROW,            /* a row of the state changes on the disk */
 	MUTANT_CHANGED_DIGEST,         /* the running digest does, and nobody reads the tables again */
+	MUTANT_NO_COMPARE,             /* an object is set or deleted whatever its revision is */
 	MUTANT_COUNT,
 };
 
@@ -64,9 +67,11 @@ struct sim {
 	unsigned log_tail; /* entries */
 	size_t snapshot_part; /* bytes */
 	bool healed;       /* no more misfortunes */
-	unsigned n_nodes;
+	unsigned n_members; /* of the cluster when it begins */
+	unsigned n_nodes;   /* they, and those that may be added */
+	unsigned voters_min; /* that changes of the membership leave: 1 or 3 */
+	unsigned changes;    /* that were proposed */
 	struct node *nodes[NODES_MAX]; /* ids are one more than the index */
-	bool members_change;
 	struct network *network;
 	struct clients *clients;
 	struct check *check;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "clients/cli/infra.h"
 #include "clients/cli/init.h"
@@ -178,6 +179,7 @@ struct addition {
 	struct init_service service;
 	char address[HOST_TEXT_SIZE], peer_address[HOST_TEXT_SIZE];
 	struct pki_authority *authority; /* --out */
+	bool made;                       /* that directory */
 };
 
 static enum status_code read_cluster_id(struct cli *cli, struct init_plan *plan, struct status *st)
@@ -219,6 +221,7 @@ static enum status_code prepare(struct cli *cli, struct addition *a, struct stat
 		return rc;
 	if (mkdir(out, 0700) < 0)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "make the directory %.200s: %s", out, strerror(errno));
+	a->made = true;
 	return infra_authority(cli, st, &a->authority);
 }
 
@@ -304,6 +307,13 @@ enum status_code members_run_add(struct cli *cli, struct status *st)
 	if (rc == STATUS_OK) {
 		a.service.id = (unsigned)((const Kds__V1__Replica *)answer)->id;
 		rc = hand_out(cli, &a, st);
+		if (rc != STATUS_OK)
+			rc = status_prefix(st,
+					   "%.60s was added, but what its host needs was not made (kds-cli cluster remove "
+					   "%.60s, then try again)",
+					   a.service.name, a.service.name);
+	} else if (a.made) {
+		(void)rmdir(a.plan.root); /* or the next try would find it there */
 	}
 	pki_authority_free(a.authority);
 	if (rc == STATUS_OK)

@@ -9,9 +9,6 @@
 
 #include "services/serial/state.h"
 
-/* Raised when the digest of the same content becomes another: replicas of two versions do not compare then. */
-#define AGREEMENT_FORMAT 1
-
 struct agreement_sample {
 	uint64_t index; /* of the log, all of it applied; 0: none */
 	uint8_t digest[STATE_DIGEST_SIZE];

@@ -601,7 +601,7 @@ static void tell_samples(struct replica *r, Kds__V1__ReplicaStatus *status)
 	}
 	status->n_digests = n;
 	status->digests = r->told_list;
-	status->digest_format = AGREEMENT_FORMAT;
+	status->digest_format = STATE_DIGEST_FORMAT;
 }
 
 const struct agreement_samples *replica_samples(const struct replica *r)

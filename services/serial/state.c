@@ -255,8 +255,8 @@ static enum status_code load_numbers(struct state *s, struct status *st)
 static enum status_code save_numbers(struct state *s, struct status *st)
 {
 	uint64_t values[NUMBERS];
-	uint8_t digest[STATE_DIGEST_SIZE];
-	enum status_code rc = digest_total(s, st, digest);
+	uint8_t digest[1 + STATE_DIGEST_SIZE] = { STATE_DIGEST_FORMAT };
+	enum status_code rc = digest_total(s, st, digest + 1);
 	if (rc != STATUS_OK)
 		return rc;
 	state_numbers(&s->numbers, values);

@@ -78,6 +78,9 @@ enum status_code state_restore(struct state *s, const Kds__V1__BackupRestore *re
  * commands were applied since the last. INTERNAL as state_flush().
  */
 #define STATE_DIGEST_SIZE 32
+/* Raised when the digest of the same content becomes another. It is stored with each digest: one of another format, which
+ * an older or newer version left or sent, is made anew from the tables; and such versions do not compare theirs. */
+#define STATE_DIGEST_FORMAT 1
 enum status_code state_digest(struct state *s, struct status *st, uint8_t ret_digest[STATE_DIGEST_SIZE]) MUST_CHECK;
 /*
  * Reads the tables again, at most `rows` rows of one of them in this call (a small table all at once), and compares

@@ -351,10 +351,11 @@ enum status_code digest_open(struct state *s, struct slice stored, struct status
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "open the state: out of memory");
 	begin_scan(d);
 	sqlite3_preupdate_hook(s->db, on_change, s);
-	if (stored.len == 0)
+	const uint8_t *format = stored.data;
+	if (stored.len == 0 || *format != STATE_DIGEST_FORMAT)
 		return take_tables(s, st);
-	if (stored.len == STATE_DIGEST_SIZE)
-		return take_stored(s, stored.data, st);
+	if (stored.len == 1 + STATE_DIGEST_SIZE)
+		return take_stored(s, format + 1, st);
 	return status_set(st, STATUS_DATA_LOSS, "state: the numbers are damaged: restore this replica");
 }
 

@@ -238,8 +238,8 @@ enum status_code requests_flush(struct state *s, struct status *st) MUST_CHECK;
 typedef void (*requests_entry_fn)(void *arg, uint64_t number, struct slice entry);
 void requests_each(struct slice row, uint64_t last, requests_entry_fn each, void *arg);
 
-/* state_digest.c. `stored`: what digest_total() was when the numbers were written; empty: what the tables hold now is
- * read and taken as right, which blocks. */
+/* state_digest.c. `stored`: the digest's format and what digest_total() was when the numbers were written; empty, or of
+ * another format: what the tables hold now is read and taken as right, which blocks. */
 enum status_code digest_open(struct state *s, struct slice stored, struct status *st) MUST_CHECK;
 void digest_close(struct state *s);
 /* As state_digest(), which flushes first. */

@@ -265,7 +265,7 @@ size_t view_reports(struct view *v, struct agreement_report ret_reports[VIEW_MEM
 			continue;
 		struct agreement_report *r = &ret_reports[n++];
 		*r = (struct agreement_report){ .id = m->id, .voter = m->voter };
-		if (m->status.digest_format != AGREEMENT_FORMAT)
+		if (m->status.digest_format != STATE_DIGEST_FORMAT)
 			continue;
 		memcpy(r->samples, m->samples, sizeof r->samples);
 		r->n = m->n_samples;

@@ -193,7 +193,7 @@ static void mutate_store(struct node *n)
 		run_sql(n, "UPDATE issued SET not_after = not_after + 1 WHERE serial = (SELECT max(serial) FROM issued)");
 		break;
 	case MUTANT_CHANGED_DIGEST:
-		run_sql(n, "UPDATE numbers SET digest = zeroblob(length(digest))");
+		run_sql(n, "UPDATE numbers SET digest = CAST(substr(digest, 1, 1) || zeroblob(32) AS BLOB)");
 		break;
 	default:
 		break;

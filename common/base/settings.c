@@ -39,13 +39,13 @@ static const struct setting_info table[SETTING_COUNT] = {
 		.name = "masterkey.interval",
 		.type = SETTING_DURATION, .min = MINUTE, .max = 365 * DAY, .allowed = "1m to 365d",
 		.standard = "24h", .used_by = "kds-keydist",
-		.description = "time between two masterKeys",
+		.description = "time between two masterKeys; at least a 500th of the lifespan",
 	},
 	[SETTING_MASTERKEY_LIFESPAN] = {
 		.name = "masterkey.lifespan",
 		.type = SETTING_DURATION, .min = HOUR, .max = 3650 * DAY, .allowed = "1h to 3650d",
 		.standard = "168h", .used_by = "kds-keydist",
-		.description = "how long a key can be restored; at least an hour more than the interval, at most 500 of it",
+		.description = "how long a key can be restored; at least an hour more than the interval",
 	},
 	[SETTING_MASTERKEY_PUBLISH_AHEAD] = {
 		.name = "masterkey.publish-ahead",

@@ -121,7 +121,8 @@ static void take_change(void *arg, const Kds__V1__Object *object)
 	}
 }
 
-/* Each setting is allowed by itself; together they may ask for what cannot be: then the lifespan gives way. */
+/* Each setting is allowed by itself; together they may ask for what cannot be. Then a key lives longer, or new ones come
+ * less often, than was asked for: what would be destroyed too early could never be brought back. */
 static void take_times(struct keydist *k)
 {
 	struct masterkeys_times t = {
@@ -129,14 +130,20 @@ static void take_times(struct keydist *k)
 		.lifespan_ms = settings_get(&k->settings, SETTING_MASTERKEY_LIFESPAN),
 		.publish_ahead_ms = settings_get(&k->settings, SETTING_MASTERKEY_PUBLISH_AHEAD),
 	};
+	uint64_t shortest = t.lifespan_ms / LIFESPAN_INTERVALS_MAX;
+	bool too_short = t.interval_ms < shortest;
+	if (too_short)
+		t.interval_ms = shortest;
 	if (t.lifespan_ms < t.interval_ms + RESTORE_MIN_MS)
 		t.lifespan_ms = t.interval_ms + RESTORE_MIN_MS;
-	if (t.lifespan_ms > t.interval_ms * LIFESPAN_INTERVALS_MAX)
-		t.lifespan_ms = t.interval_ms * LIFESPAN_INTERVALS_MAX;
 	if (memcmp(&t, &k->times, sizeof t) == 0)
 		return;
 	k->times = t;
 	masterkeys_set_times(k->keys, &t);
+	if (too_short)
+		log_warning("masterKeys: masterkey.interval is too short for masterkey.lifespan: %d of them are kept at most, so "
+			    "they come less often; change one of the two settings",
+			    LIFESPAN_INTERVALS_MAX);
 	log_info("masterKeys: interval_s=%" PRIu64 " lifespan_s=%" PRIu64 " publish_ahead_s=%" PRIu64,
 		 t.interval_ms / 1000, t.lifespan_ms / 1000, t.publish_ahead_ms / 1000);
 }

@@ -41,6 +41,7 @@ masterkeys() { kds-cli --json config list masterkey/ | grep -c '"publishedMs"'; 
 assert_eq "masterKeys" 1 "$(masterkeys)"
 more_masterkeys() { [ "$(masterkeys)" -gt 1 ]; }
 expect 0 kds-cli config set masterkey.publish-ahead 0s
+expect 0 kds-cli config set masterkey.lifespan 2h
 expect 0 kds-cli config set masterkey.interval 1m
 wait_for $((patience + 60)) "a masterKey a minute" more_masterkeys
 

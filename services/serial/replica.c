@@ -222,7 +222,10 @@ static bool is_late_rejection(struct replica *r, raft_id from, const struct raft
 /* The leader has spoken: once what it had committed by then is applied here, our state is as of now. */
 static void note_word(struct replica *r, const struct raft_message *m)
 {
-	if (m->type != RAFT_APPEND_ENTRIES || m->append_entries.term != raft_current_term(&r->raft) || r->told_ms != 0)
+	if (m->type != RAFT_APPEND_ENTRIES || m->append_entries.term != raft_current_term(&r->raft))
+		return;
+	r->heard_ms = r->now_ms;
+	if (r->told_ms != 0)
 		return;
 	r->told_ms = r->now_ms;
 	r->told_term = m->append_entries.term;

@@ -72,6 +72,7 @@ struct replica {
 	} transfer;
 
 	/* The newest word of the leader whose commits are not applied yet, and that of the newest state (replica_fresh_ms()). */
+	uint64_t heard_ms; /* its last word of all */
 	uint64_t told_ms;
 	raft_term told_term;
 	raft_index told_commit;
@@ -138,8 +139,9 @@ bool replica_decides_alone(const struct replica *r);
 /*
  * A standby votes, too, when it is asked: who asks may have it as a voter already, in an entry that has not come here yet
  * (Ongaro's thesis, §4.1), and of two voters both are needed. Whether the vote counts is for who asks to know. libraft
- * refuses it, so for the one step it is told that this is a voter (`lend`), and then the truth again. False: it is no
- * standby, and nothing was changed.
+ * refuses it, so for the one step it is told that this is a voter (`lend`), and then the truth again. A standby never
+ * gives its leader up either, and refuses who asks meanwhile: one that was silent for an election timeout leads no more.
+ * False: it is no standby, and nothing was changed.
  */
 bool replica_lend_vote(struct replica *r, const struct raft_message *m, bool lend);
 

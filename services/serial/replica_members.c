@@ -21,6 +21,8 @@ bool replica_lend_vote(struct replica *r, const struct raft_message *m, bool len
 	for (unsigned i = 0; m->type == RAFT_REQUEST_VOTE && i < c->n; i++)
 		if (c->servers[i].id == r->options.id && c->servers[i].role == (lend ? RAFT_STANDBY : RAFT_VOTER)) {
 			c->servers[i].role = lend ? RAFT_VOTER : RAFT_STANDBY;
+			if (lend && r->now_ms - r->heard_ms >= r->options.election_ms && raft_state(&r->raft) == RAFT_FOLLOWER)
+				r->raft.follower_state.current_leader.id = 0;
 			return true;
 		}
 	return false;

@@ -35,6 +35,7 @@ changed-part the state of replica . .* differs|a replica gave up
 moved-snapshot the state of replica . .* differs|a replica gave up|another entry
 own-clock never showed more
 ignored-error the database is older than|is damaged|malformed|without the committed entry
+wiped-replica voted for two|leads term .* as replica|committed another entry|without the committed entry
 no-compare was overlooked|was set upon
 changed-row not what was written
 changed-digest the digest of replica . .* differs

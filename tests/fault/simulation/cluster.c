@@ -18,7 +18,8 @@
 #define CHANGE_MS 400     /* at most, from one change of the membership to the next */
 #define DOWN_MS 4000      /* at most, that a replica is down */
 #define LONG_DOWN_MS 20000 /* likewise, now and then: long enough to need a snapshot */
-#define CLOCK_MS 180000   /* at most, that a wall clock is wrong: request ids are remembered for longer */
+#define CLOCK_MS 180000   /* at most, that a wall clock is wrong, mostly */
+#define LONG_CLOCK_MS 3600000 /* now and then; records that should stay are valid for longer */
 #define HEALING_MS 120000 /* at most, until all agree at the end */
 #define QUIET_MS 2000     /* the last transactions are committed, the last entries known as committed */
 
@@ -151,7 +152,7 @@ static void change_weather(struct sim *s)
 
 static void jump_clock(struct sim *s, struct plan *plan, unsigned i)
 {
-	int64_t offset = (int64_t)sim_dice(s, 2 * CLOCK_MS) - CLOCK_MS;
+	int64_t most = sim_chance(s, 30) ? LONG_CLOCK_MS : CLOCK_MS, offset = (int64_t)sim_dice(s, 2 * (uint64_t)most) - most;
 	bool may_be_far = s->voters_min > 1; /* else nobody could know */
 	if (may_be_far && plan->far == NOBODY && s->now_ms > plan->near_ms + 2 * CLOCKS_WINDOW_MS && sim_chance(s, 50)) {
 		plan->far = i;

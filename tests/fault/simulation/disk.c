@@ -65,6 +65,13 @@ void disk_lose_guard(struct disk *d)
 	unlink(path);
 }
 
+void disk_wipe(struct disk *d)
+{
+	disk_lose_guard(d);
+	for (int i = 0; i < FILES; i++)
+		medium_remove(&d->files[i].medium);
+}
+
 static void read_guard(struct disk *d)
 {
 	char path[4096];

@@ -30,6 +30,8 @@ void disk_mend(struct disk *d);
 bool disk_has_refused(const struct disk *d);
 /* The guard's file is gone. When no database is open on it. */
 void disk_lose_guard(struct disk *d);
+/* Everything is gone. Likewise. */
+void disk_wipe(struct disk *d);
 /* After a crash. Databases that are still open on it, of a process that ended, are not to be used any more. */
 void disk_restore(struct disk *d);
 

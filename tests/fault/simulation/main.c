@@ -44,6 +44,7 @@ static const char *const mutants[MUTANT_COUNT] = {
 	[MUTANT_CHANGED_PART] = "changed-part",
 	[MUTANT_MOVED_SNAPSHOT] = "moved-snapshot",
 	[MUTANT_IGNORED_ERROR] = "ignored-error",
+	[MUTANT_WIPED_REPLICA] = "wiped-replica",
 	[MUTANT_NO_COMPARE] = "no-compare",
 	[MUTANT_CHANGED_ROW] = "changed-row",
 	[MUTANT_CHANGED_DIGEST] = "changed-digest",

@@ -3,8 +3,6 @@
 #include "tests/fault/simulation/check.h"
 #include "tests/fault/simulation/node.h"
 
-#define CAUGHT_UP 50 /* entries that one who is to vote may lack */
-
 static struct node *newest_leader(struct sim *s)
 {
 	struct node *leader = NULL;
@@ -45,7 +43,8 @@ void members_change(struct sim *s)
 	if (s->nodes[id - 1] == leader || (m && m->voter && voters <= s->voters_min))
 		return;
 	if (m && !m->voter && sim_chance(s, 80)) {
-		if (m->match == 0 || m->match + CAUGHT_UP < replica_last_index(node_replica(leader)))
+		/* It knows that it is a member: else it would not vote where it has to. */
+		if (m->match < replica_last_index(node_replica(leader)))
 			return;
 		role = MEMBERSHIP_VOTER;
 	} else if (m && (!m->voter || sim_chance(s, 50))) {

@@ -1,6 +1,6 @@
 /*
  * Changes of the membership while everything else goes on: replicas that have nothing are added as standbys, get votes
- * once they have most of the log, lose them, are removed, and come back with what they had. A leader changes only others.
+ * once they have the log, lose them, are removed, and come back with what they had. A leader changes only others.
  * This is as loose as Raft allows; services/serial/membership.h has the product's rules.
  */
 #ifndef SIMULATION_MEMBERS_H

@@ -178,6 +178,15 @@ static void mutate_store(struct node *n)
 		disk_lose_guard(n->disk);
 		open_store(n);
 		break;
+	case MUTANT_WIPED_REPLICA:
+		if (sim_chance(n->sim, 70))
+			break;
+		store_close(n->store);
+		n->store = NULL;
+		disk_wipe(n->disk);
+		open_store(n);
+		create_log(n);
+		break;
 	case MUTANT_FORGOTTEN_REQUESTS:
 		run_sql(n, "UPDATE numbers SET oldest_request ="
 			   " (SELECT coalesce(max(last) + 1, oldest_request) FROM requests);"
@@ -436,7 +445,7 @@ static void change_member(struct node *n)
 {
 	if (n->changes == 0)
 		return;
-	if (!replica_leads(n->replica)) {
+	if (!replica_leads(n->replica) || n->sim->healed) {
 		n->changes = 0;
 	} else if (replica_change(n->replica, n->changes, names[n->changes - 1], n->changes_to)) {
 		sim_trace(n->sim, "replica %u proposes that replica %" PRIu64 " is %s", n->index + 1, n->changes,

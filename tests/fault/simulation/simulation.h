@@ -51,6 +51,7 @@ enum mutant {
 	MUTANT_IGNORED_ERROR,          /* nobody hears that a sync failed */
 	MUTANT_CHANGED_ROW,            /* a row of the state changes on the disk */
 	MUTANT_CHANGED_DIGEST,         /* the running digest does, and nobody reads the tables again */
+	MUTANT_WIPED_REPLICA,          /* a replica that has lost everything takes part again (services/serial/admission.h) */
 	MUTANT_NO_COMPARE,             /* an object is set or deleted whatever its revision is */
 	MUTANT_COUNT,
 };

@@ -1207,6 +1207,48 @@ static void test_replica_stands_for_election(void **state)
 	sim_free(s);
 }
 
+static void change(struct sim *s, int leader, int i, enum membership_role role)
+{
+	struct replica *r = s->nodes[leader].replica;
+	bool proposed = false;
+	for (int ms = 0; ms < 1000 && !proposed; ms++) {
+		proposed = replica_change(r, (raft_id)i + 1, s->members[i].name, role);
+		tick(s);
+	}
+	assert_true(proposed);
+}
+
+static void settle(struct sim *s, int leader)
+{
+	for (int ms = 0; ms < 1000 && replica_is_changing(s->nodes[leader].replica); ms++)
+		tick(s);
+	assert_false(replica_is_changing(s->nodes[leader].replica));
+}
+
+/* Who is to vote does not know so yet, and still has the leader in mind who has gone and asks again. */
+static void test_replica_standby_gives_its_vote_for_want_of_a_leader(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(18);
+	int leader = elect(s), heir = (leader + 1) % N, other = (leader + 2) % N;
+	run(s, 500);
+	change(s, leader, heir, MEMBERSHIP_STANDBY);
+	settle(s, leader);
+	change(s, leader, other, MEMBERSHIP_STANDBY);
+	settle(s, leader);
+	run(s, 500);
+	s->cut[leader][heir] = true;
+	change(s, leader, heir, MEMBERSHIP_VOTER);
+	node_kill(s, leader);
+	memset(s->cut, 0, sizeof s->cut);
+	node_start(s, leader);
+	assert_int_equal(elect(s), leader);
+	settle(s, leader);
+	allocate(s, leader);
+	converge(s);
+	sim_free(s);
+}
+
 static void test_replica_survives_misfortunes(void **state)
 {
 	(void)state;
@@ -1251,6 +1293,7 @@ int main(void)
 		cmocka_unit_test(test_replica_keeps_entries_for_one_that_is_away),
 		cmocka_unit_test(test_replica_far_behind_gets_the_state),
 		cmocka_unit_test(test_replica_gets_the_state_over_a_bad_network),
+		cmocka_unit_test(test_replica_standby_gives_its_vote_for_want_of_a_leader),
 		cmocka_unit_test(test_replica_survives_misfortunes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

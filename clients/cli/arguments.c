@@ -203,6 +203,15 @@ static void help_program(void)
 	       "  kds-cli --json serial show\n");
 }
 
+/* With the lines that continue it. */
+static void put_first_example(const char *text)
+{
+	const char *end = text + strcspn(text, "\n");
+	while (end > text && end[-1] == '\\' && *end == '\n')
+		end += 1 + strcspn(end + 1, "\n");
+	printf("%.*s\n", (int)(end - text), text);
+}
+
 static void help_noun(const struct cli_noun *noun)
 {
 	printf("Usage: kds-cli [OPTION...] %s VERB [ARGUMENT...]\n%s.\n\n", noun->name, noun->purpose);
@@ -212,9 +221,8 @@ static void help_noun(const struct cli_noun *noun)
 		printf("  %-30s %s\n", head, noun->commands[i].purpose);
 	}
 	printf("\nExamples:\n");
-	/* The first example of each verb. */
 	for (size_t i = 0; i < noun->n_commands; i++)
-		printf("%.*s\n", (int)strcspn(noun->commands[i].examples, "\n"), noun->commands[i].examples);
+		put_first_example(noun->commands[i].examples);
 	printf("\n`kds-cli %s VERB --help' tells all about a verb, `kds-cli --help' about the common options.\n",
 	       noun->name);
 }

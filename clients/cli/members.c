@@ -72,7 +72,7 @@ static const char *wanted_of(const Kds__V1__MemberState *m)
 
 enum status_code members_run_list(struct cli *cli, struct status *st)
 {
-	static const char *const headings[] = { "ID",  "NAME",      "ROLE", "LEADS",       "ADDRESS",
+	static const char *const headings[] = { "ID",  "NAME",      "ROLE", "LEADS",       "PEER ADDRESS",
 						"LAG", "REACHABLE", "NEXT", "IT WAITS FOR" };
 	Kds__V1__MembersResponse *members = NULL;
 	if (ask_members(cli, st, &members) != STATUS_OK)
@@ -391,6 +391,6 @@ const struct argp_option members_add_options[] = {
 };
 
 const struct argp_option members_wait_options[] = {
-	{ "wait", OPT_WAIT, "SECONDS", 0, "Wait so long until it is done (600; 0: not at all)", 0 },
+	{ "wait", OPT_WAIT, "SECONDS", 0, "Wait so long for it (600; 0: not at all)", 0 },
 	{ 0 },
 };

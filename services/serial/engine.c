@@ -622,6 +622,7 @@ static void on_ended(void *arg, const char *why)
 {
 	struct engine *e = arg;
 	log_error("%s", why);
+	replica_fail_transfer(e->replica); /* time stands still for it from now on */
 	if (e->ended)
 		e->ended(e->arg, why);
 }
@@ -763,7 +764,11 @@ struct transfer {
 static void begin_transfer(void *arg, struct state *state, const struct status *st)
 {
 	struct transfer *t = arg;
-	if (state) {
+	struct status idle;
+	if (state && !members_take_part(t->engine->members)) {
+		status_set(&idle, STATUS_UNAVAILABLE, "this replica does not take part in the cluster");
+		t->done(t->arg, &idle, 0);
+	} else if (state) {
 		replica_transfer(t->engine->replica, t->id, t->done, t->arg);
 		uv_async_send(&t->engine->wake); /* what is to be sent leaves with the next turn */
 	} else {

@@ -106,7 +106,8 @@ static void handed_over(void *arg, const struct status *st, uint64_t leader)
 static void hand_over(void *arg)
 {
 	struct serial *s = arg;
-	if (!engine_is_leader(s->engine) || engine_count_voters(s->engine) < 2)
+	/* One that was removed hears the others no more. */
+	if (atomic_load(&s->ended) || !engine_is_leader(s->engine) || engine_count_voters(s->engine) < 2)
 		return;
 	struct handover h = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false };
 	engine_transfer(s->engine, 0, handed_over, &h);

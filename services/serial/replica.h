@@ -67,6 +67,8 @@ void replica_submit(struct replica *r, const struct proposal *proposals, size_t 
 void replica_read(struct replica *r, engine_read_fn read, void *arg);
 /* As engine_transfer(); answered in a later replica_finish(), or at once when it cannot begin. */
 void replica_transfer(struct replica *r, raft_id id, engine_transfer_fn done, void *arg);
+/* Answers what is under way, if anything, with UNAVAILABLE. */
+void replica_fail_transfer(struct replica *r);
 /*
  * Stands for election at once, as one whom the leader has told to. For followers that have lost their leader (failover.h);
  * without a leader, or while entries wait for the disk, nothing happens. Safe at any time: votes are given as ever. Behind a

@@ -113,7 +113,6 @@ void replica_push_transfer(struct replica *r);
 /* Answers a handover that has come to its end. */
 void replica_follow_transfer(struct replica *r);
 /* Answers it with UNAVAILABLE: the replica is stopping. */
-void replica_fail_transfer(struct replica *r);
 /* replica_compact.c: at the end of a turn; and for entries that a peer sends. */
 void replica_compact(struct replica *r);
 void replica_skip_compacted(struct replica *r, struct raft_append_entries *m);

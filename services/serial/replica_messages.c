@@ -103,6 +103,20 @@ static void pack_append(struct replica *r, raft_id to, const struct raft_append_
 	r->packed_n = r->outbox.n - first;
 }
 
+/*
+ * libraft 0.22.1 refuses a pre-vote of a lower term than ours with the very term that was asked for, so the candidate does
+ * not learn of the higher one and asks the same again for ever. When its log is longer than ours, and both votes are
+ * needed, nobody can be elected then. A candidate takes a higher term from such an answer (libraft's
+ * recv_request_vote_result.c).
+ */
+static void tell_term(const struct replica *r, struct raft_message *m)
+{
+	struct raft_request_vote_result *result = &m->request_vote_result;
+	if (m->type == RAFT_REQUEST_VOTE_RESULT && result->pre_vote && !result->vote_granted &&
+	    result->term < raft_current_term(&r->raft))
+		result->term = raft_current_term(&r->raft);
+}
+
 void replica_pack(struct replica *r, const struct raft_message *m)
 {
 	if (m->type == RAFT_INSTALL_SNAPSHOT) {
@@ -115,7 +129,9 @@ void replica_pack(struct replica *r, const struct raft_message *m)
 		pack_append(r, m->server_id, &m->append_entries);
 		return;
 	}
+	struct raft_message told = *m;
+	tell_term(r, &told);
 	size_t offset = r->outbox.bytes.len;
-	if (!codec_pack(m, &r->outbox.bytes) || !outbox_add(&r->outbox, m->server_id, false, offset))
+	if (!codec_pack(&told, &r->outbox.bytes) || !outbox_add(&r->outbox, m->server_id, false, offset))
 		log_warning("message of type %d to replica %llu was dropped", (int)m->type, m->server_id);
 }

@@ -225,6 +225,7 @@ static void note_word(struct replica *r, const struct raft_message *m)
 	if (m->type != RAFT_APPEND_ENTRIES || m->append_entries.term != raft_current_term(&r->raft))
 		return;
 	r->heard_ms = r->now_ms;
+	r->leader_term = m->append_entries.term;
 	if (r->told_ms != 0)
 		return;
 	r->told_ms = r->now_ms;
@@ -612,6 +613,15 @@ const struct agreement_samples *replica_samples(const struct replica *r)
 	return &r->samples;
 }
 
+/* A follower's libraft still names the leader of the term before when a candidate has begun another. */
+static raft_id known_leader(struct replica *r)
+{
+	raft_id leader;
+	const char *name;
+	raft_leader(&r->raft, &leader, &name);
+	return r->leads || r->leader_term == raft_current_term(&r->raft) ? leader : 0;
+}
+
 void replica_status(struct replica *r, Kds__V1__ReplicaStatus *status)
 {
 	static const Kds__V1__RaftRole roles[] = {
@@ -620,13 +630,10 @@ void replica_status(struct replica *r, Kds__V1__ReplicaStatus *status)
 		[RAFT_CANDIDATE] = KDS__V1__RAFT_ROLE__RAFT_ROLE_CANDIDATE,
 		[RAFT_LEADER] = KDS__V1__RAFT_ROLE__RAFT_ROLE_LEADER,
 	};
-	raft_id leader;
-	const char *name;
-	raft_leader(&r->raft, &leader, &name);
 	status->id = r->options.id;
 	status->role = roles[raft_state(&r->raft)];
 	status->term = raft_current_term(&r->raft);
-	status->leader_id = leader;
+	status->leader_id = known_leader(r);
 	status->commit_index = raft_commit_index(&r->raft);
 	status->applied_index = r->applied;
 	status->last_index = r->last;

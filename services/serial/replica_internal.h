@@ -72,7 +72,8 @@ struct replica {
 	} transfer;
 
 	/* The newest word of the leader whose commits are not applied yet, and that of the newest state (replica_fresh_ms()). */
-	uint64_t heard_ms; /* its last word of all */
+	uint64_t heard_ms;     /* its last word of all */
+	raft_term leader_term; /* the term in which a leader last spoke */
 	uint64_t told_ms;
 	raft_term told_term;
 	raft_index told_commit;

@@ -1166,6 +1166,29 @@ static void test_replica_hands_over_to_nobody(void **state)
 }
 
 /* The leader is gone: whoever has the whole log leads a few ms after it stood for election, however its timer stands. */
+/* Who is asked for a vote of a new term knows no leader of it yet: the one before would be taken for one that resigned. */
+static void test_replica_leader_belongs_to_its_term(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(35);
+	int leader = elect(s), candidate = (leader + 1) % N, voter = (leader + 2) % N;
+	Kds__V1__ReplicaStatus status = KDS__V1__REPLICA_STATUS__INIT;
+	run(s, HEARTBEAT_MS);
+	replica_status(s->nodes[voter].replica, &status);
+	assert_int_equal(status.leader_id, leader + 1);
+	uint64_t term = status.term;
+	s->cut[voter][candidate] = s->cut[leader][candidate] = true; /* no vote arrives */
+	replica_stand(s->nodes[candidate].replica);
+	replica_finish(s->nodes[candidate].replica);
+	run(s, 5);
+	replica_status(s->nodes[voter].replica, &status);
+	assert_int_equal(status.term, term + 1);
+	assert_int_equal(status.leader_id, 0);
+	s->cut[voter][candidate] = s->cut[leader][candidate] = false;
+	converge(s);
+	sim_free(s);
+}
+
 static void test_replica_stands_for_election(void **state)
 {
 	(void)state;
@@ -1288,6 +1311,7 @@ int main(void)
 		cmocka_unit_test(test_replica_hands_over),
 		cmocka_unit_test(test_replica_hands_over_to_the_most_advanced),
 		cmocka_unit_test(test_replica_hands_over_to_nobody),
+		cmocka_unit_test(test_replica_leader_belongs_to_its_term),
 		cmocka_unit_test(test_replica_stands_for_election),
 		cmocka_unit_test(test_replica_compacts_its_log),
 		cmocka_unit_test(test_replica_keeps_entries_for_one_that_is_away),

@@ -104,12 +104,13 @@ void replica_compact(struct replica *r)
 
 /*
  * A message that comes late, or from a leader that knows nothing of us yet, may begin with entries that were compacted
- * here. They were committed: so they are the same. libraft would reject them, and even append those from entry 1 on again
- * (replication.c: nothing is checked in front of it).
+ * here, or right behind them. They were committed: so they are the same. libraft would reject them, and even append those
+ * from entry 1 on again (replication.c: nothing is checked in front of it). Of the last one that was compacted it knows the
+ * term, but not after a restart: then its leader would offer the same for ever.
  */
 void replica_skip_compacted(struct replica *r, struct raft_append_entries *m)
 {
-	if (m->prev_log_index + 1 >= store_first(r->store))
+	if (m->prev_log_index >= store_first(r->store))
 		return;
 	raft_index known = r->applied - m->prev_log_index;
 	unsigned skip = known < m->n_entries ? (unsigned)known : m->n_entries;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The replicated log on simulated disks, network and clocks, from many seeds; and that its checks bite.
 # More of it: <build dir>/tests/simulation --first 1000 --seeds 10000
-# ctest: timeout=900
+# ctest: timeout=1800
 . "$(dirname "$0")/../integration/lib.sh"
 simulation=$tests/simulation
 

@@ -317,7 +317,8 @@ static void trace_replicas(struct sim *s)
 		struct replica_member members[REPLICA_MEMBERS_MAX];
 		size_t n = replica_members(node_replica(s->nodes[i]), members);
 		for (size_t k = 0; k < n; k++)
-			sim_trace(s, "  has replica %llu as a %s", members[k].id, members[k].voter ? "voter" : "standby");
+			sim_trace(s, "  has replica %llu as a %s, with its log up to %llu", members[k].id,
+				  members[k].voter ? "voter" : "standby", members[k].match);
 	}
 }
 

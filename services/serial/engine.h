@@ -71,19 +71,19 @@ typedef void (*engine_done_fn)(void *arg, const struct state_result *result);
 void engine_propose(struct engine *e, Kds__V1__Command *command, engine_done_fn done, void *arg);
 
 /*
- * Runs `read` on the engine's thread with the state. linearizable: only as leader, behind a barrier that all reads of a
- * turn share (Raft §8); `st` is UNAVAILABLE (RESOURCE_EXHAUSTED: too many wait) and state NULL otherwise. Any thread,
- * never blocks.
+ * Runs `read` on the engine's thread with the state. linearizable: only as leader, when a majority has confirmed that it
+ * still is (Ongaro's thesis, §6.4), in a round of messages that all who wait share: it sees what was answered before it
+ * came. `st` is UNAVAILABLE (RESOURCE_EXHAUSTED: too many wait) and state NULL otherwise. Any thread, never blocks.
  */
 typedef void (*engine_read_fn)(void *arg, struct state *state, const struct status *st);
 void engine_read(struct engine *e, bool linearizable, engine_read_fn read, void *arg);
 
 /*
  * Hands the leadership over, to the voter `id` or (0) to the most advanced one that is connected (Ongaro's thesis, §3.10).
- * Meanwhile proposals and linearizable reads are UNAVAILABLE. `done` runs once, on the engine's thread, within two
- * election timeouts: OK with who leads now (this replica, where it was asked for); FAILED_PRECONDITION: this replica does
- * not lead, or another handover is under way; NOT_FOUND: `id` is no voter; UNAVAILABLE: no connection to it, or nobody
- * leads yet; DEADLINE_EXCEEDED: it did not take over, this replica still leads. Any thread, never blocks.
+ * Meanwhile proposals are UNAVAILABLE. `done` runs once, on the engine's thread, within two election timeouts: OK with
+ * who leads now (this replica, where it was asked for); FAILED_PRECONDITION: this replica does not lead, or another
+ * handover is under way; NOT_FOUND: `id` is no voter; UNAVAILABLE: no connection to it, or nobody leads yet;
+ * DEADLINE_EXCEEDED: it did not take over, this replica still leads. Any thread, never blocks.
  */
 typedef void (*engine_transfer_fn)(void *arg, const struct status *st, uint64_t leader);
 void engine_transfer(struct engine *e, uint64_t id, engine_transfer_fn done, void *arg);

@@ -120,19 +120,12 @@ static void learn_last_time(struct replica *r)
 	buffer_free(&packed);
 }
 
-static void fail_reads(struct replica *r, const char *why)
-{
-	struct status st;
-	status_set(&st, STATUS_UNAVAILABLE, "%s; try again", why);
-	waiters_fail(&r->reads, 0, &st);
-}
-
 void replica_fail(struct replica *r, raft_index behind, const char *why)
 {
 	struct status st;
 	status_set(&st, STATUS_UNAVAILABLE, "%s; try again", why);
 	waiters_fail(&r->waiters, behind, &st);
-	fail_reads(r, why);
+	replica_fail_reads(r, why);
 }
 
 /* `committed`: the commit index before the step, so of this replica's own entries while it led. */
@@ -145,13 +138,13 @@ static void follow_role(struct replica *r, raft_index committed)
 	if (leads) {
 		log_info("leads term=%llu", raft_current_term(&r->raft));
 		learn_last_time(r);
+		replica_lead_reads(r);
 	} else {
 		log_info("leads no more term=%llu", raft_current_term(&r->raft));
 		/* What was committed then is applied, and answered, in this very turn. What the step itself committed
 		 * may be a new leader's, in the place of entries of ours (Raft §5.3). */
 		replica_fail(r, committed,
 			     "this replica stopped leading; it is unknown whether the request was carried out");
-		r->barrier = r->submitted = 0; /* a log that was cut short may not reach them for long */
 	}
 }
 
@@ -256,6 +249,14 @@ void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage
 		replica_take_snapshot_answer(r, from, message->snapshot_answer);
 		return;
 	}
+	if (message->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_READ_CONFIRM) {
+		replica_take_read_confirm(r, from, message->read_confirm);
+		return;
+	}
+	if (message->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_READ_CONFIRMED) {
+		replica_take_read_confirmed(r, from, message->read_confirmed);
+		return;
+	}
 	if (codec_unpack(r->codec, message, from, &st, &m) != STATUS_OK) {
 		log_warning("message from replica %llu was dropped: %s", from, st.message);
 		return;
@@ -286,7 +287,7 @@ void replica_tick(struct replica *r, uint64_t now_ms)
 		replica_commit(r);
 }
 
-/* Proposals and reads */
+/* Proposals */
 
 void replica_set_time(struct replica *r, uint64_t unix_ms)
 {
@@ -359,7 +360,6 @@ static void submit_batch(struct replica *r, const struct proposal *proposals, si
 		const struct waiter w = { .index = first + i, .done = proposals[i].done, .arg = proposals[i].arg };
 		waiters_add(&r->waiters, &w);
 	}
-	r->submitted = r->last;
 }
 
 void replica_submit(struct replica *r, const struct proposal *proposals, size_t n)
@@ -382,21 +382,6 @@ void replica_submit(struct replica *r, const struct proposal *proposals, size_t 
 	}
 }
 
-void replica_read(struct replica *r, engine_read_fn read, void *arg)
-{
-	const struct waiter w = { .index = UINT64_MAX, .read = read, .arg = arg };
-	struct status st = { .code = STATUS_OK };
-	const char *why = refusal(r);
-	if (why)
-		status_set(&st, STATUS_UNAVAILABLE, "%s; try again", why);
-	else if (!waiters_reserve(&r->reads, 1))
-		status_set(&st, STATUS_RESOURCE_EXHAUSTED, "out of memory for a read");
-	if (st.code != STATUS_OK)
-		waiter_fail(&w, &st);
-	else
-		waiters_add(&r->reads, &w);
-}
-
 bool replica_submit_barrier(struct replica *r)
 {
 	static uint8_t nothing[8];
@@ -408,32 +393,7 @@ bool replica_submit_barrier(struct replica *r)
 		.buf = { .base = nothing, .len = sizeof nothing },
 	};
 	struct raft_event event = { .type = RAFT_SUBMIT, .submit = { .entries = &entry, .n = 1 } };
-	if (!replica_submit_entries(r, &event))
-		return false;
-	r->barrier = r->last;
-	return true;
-}
-
-/*
- * A read may run when an entry of our term that was proposed after it came is applied: nobody else led meanwhile (Raft
- * §8). A command of this turn will do; else all reads that wait share a barrier, one at a time.
- */
-static void place_reads(struct replica *r)
-{
-	if (r->reads.n == 0)
-		return;
-	if (r->submitted == 0 && r->barrier > r->applied)
-		return;
-	if (!waiters_reserve(&r->waiters, r->reads.n) || (r->submitted == 0 && !replica_submit_barrier(r))) {
-		fail_reads(r, "this replica cannot confirm now that it leads");
-		return;
-	}
-	raft_index index = r->submitted ? r->submitted : r->barrier;
-	struct waiter w;
-	while (waiters_take(&r->reads, UINT64_MAX, &w)) {
-		w.index = index;
-		waiters_add(&r->waiters, &w);
-	}
+	return replica_submit_entries(r, &event);
 }
 
 /*
@@ -445,8 +405,8 @@ static void begin_term(struct replica *r)
 	if (!r->begins_term)
 		return;
 	r->begins_term = false;
-	if (replica_last_term(r) != raft_current_term(&r->raft) && replica_submit_barrier(r))
-		r->submitted = r->last; /* reads of this turn came before it */
+	if (replica_last_term(r) != raft_current_term(&r->raft))
+		(void)!replica_submit_barrier(r);
 }
 
 /* Applying */
@@ -463,14 +423,9 @@ static void apply_membership(struct replica *r, raft_index index, struct slice d
 
 static void answer(struct replica *r, raft_index index)
 {
-	static const struct status ok;
 	struct waiter w;
-	while (waiters_take(&r->waiters, index, &w)) {
-		if (w.read)
-			w.read(w.arg, r->state, &ok);
-		else
-			w.done(w.arg, &r->result);
-	}
+	while (waiters_take(&r->waiters, index, &w))
+		w.done(w.arg, &r->result);
 }
 
 void replica_sample(struct replica *r)
@@ -541,14 +496,14 @@ void replica_finish(struct replica *r)
 {
 	do {
 		begin_term(r);
-		place_reads(r);
-		r->submitted = 0;
 		/* With one voter this disk alone decides what is committed: nobody may have what it could lose. */
 		if (r->leads && !r->term_changed && !replica_decides_alone(r))
 			outbox_send_appends(&r->outbox, r->options.send, r->options.arg);
+		replica_confirm_reads(r); /* behind AppendEntries: these say who leads */
 		apply_committed(r);
+		replica_answer_reads(r);
 		write_log(r);
-	} while (must_write(r) || r->applied < raft_commit_index(&r->raft) || (r->reads.n > 0 && r->barrier <= r->applied));
+	} while (must_write(r) || r->applied < raft_commit_index(&r->raft));
 	note_fresh(r);
 	replica_push_transfer(r);
 	replica_follow_snapshots(r);
@@ -564,6 +519,8 @@ uint64_t replica_due(const struct replica *r)
 		due = r->transfer.until_ms;
 	if (snapshot_senders_due(r->senders) < due)
 		due = snapshot_senders_due(r->senders);
+	if (replica_reads_due(r) < due)
+		due = replica_reads_due(r);
 	return r->in_transaction && r->commit_by_ms < due ? r->commit_by_ms : due;
 }
 

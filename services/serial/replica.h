@@ -32,7 +32,7 @@ struct replica_options {
 	unsigned election_ms, heartbeat_ms;
 	size_t snapshot_part; /* bytes of the state in a part of a snapshot; 0: SNAPSHOT_PART_BYTES */
 	unsigned log_tail; /* applied entries that the log keeps: replica_compact.c; 0: LOG_TAIL_DEFAULT */
-	unsigned seed; /* of the election timeouts */
+	unsigned seed; /* random: of the election timeouts, and of what must not repeat behind a restart */
 	uint64_t now_ms; /* monotonic, as in every call below */
 	/* Is it worth packing anything for this peer? */
 	bool (*connected)(void *arg, raft_id to);
@@ -63,7 +63,7 @@ void replica_receive(struct replica *r, raft_id from, const Kds__V1__PeerMessage
 void replica_set_time(struct replica *r, uint64_t unix_ms);
 /* Stamps the commands with the time, which never goes back, and proposes them. Each is answered once. */
 void replica_submit(struct replica *r, const struct proposal *proposals, size_t n);
-/* A linearizable read: runs once an entry that was proposed after it is applied. */
+/* A linearizable read: runs in a replica_finish(), once a majority has confirmed that this replica still leads. */
 void replica_read(struct replica *r, engine_read_fn read, void *arg);
 /* As engine_transfer(); answered in a later replica_finish(), or at once when it cannot begin. */
 void replica_transfer(struct replica *r, raft_id id, engine_transfer_fn done, void *arg);

@@ -2,6 +2,7 @@
  * What the files of the replica share (replica.h has what it is for).
  *
  *   replica.c           the turn: steps, disk, applying, answers
+ *   replica_reads.c     linearizable reads: does this replica still lead?
  *   replica_messages.c  libraft's messages, packed with the entries that libraft only counts
  *   replica_election.c  who leads: standing for election, handing over
  *   replica_compact.c   the log's old end
@@ -25,6 +26,19 @@ _Static_assert(RAFT_VERSION_NUMBER == 2201, "kds-serial needs libraft 0.22.1");
 #error "Debian's libraft is built with its legacy fields: RAFT__LEGACY_no would change the layout of struct raft"
 #endif
 
+/* The newest round in which the voters are asked whether this replica still leads (replica_reads.c). */
+struct replica_round {
+	/* Never used twice in a term, not even by a replica that was restarted and leads the same term again: they count from
+	 * a random number on. */
+	uint64_t number;
+	uint64_t done;         /* the newest that was confirmed */
+	bool open;             /* `number` is still being asked for */
+	uint64_t asked_ms;     /* when, last */
+	raft_index from_index; /* none begins before this entry is committed */
+	raft_id confirmed[REPLICA_MEMBERS_MAX];
+	size_t n;
+};
+
 struct replica {
 	struct raft raft;
 	struct replica_options options;
@@ -34,7 +48,9 @@ struct replica {
 	struct entry_cache *cache;
 	struct outbox outbox;
 	struct waiters waiters;
-	struct waiters reads; /* wait for a barrier of their own; the index says nothing yet */
+	struct waiters reads; /* the index is the round's that they wait for */
+	bool reads_wait;      /* some of them for one that has not begun yet */
+	struct replica_round round;
 	struct state_result result;
 	uint64_t now_ms;
 
@@ -81,8 +97,6 @@ struct replica {
 
 	bool leads;
 	bool begins_term;      /* to lead: nothing of this term may be in the log yet */
-	raft_index barrier;    /* the newest entry that reads of an earlier turn wait for */
-	raft_index submitted;  /* the newest entry proposed in this turn; 0: none */
 	uint64_t unix_ms;      /* replica_set_time() */
 	uint64_t last_time_ms; /* of the newest command in the log, while we lead */
 
@@ -101,8 +115,7 @@ int replica_try_step(struct replica *r, struct raft_event *event) MUST_CHECK;
 void replica_begin(struct replica *r);
 /* Commits the open transaction, if there is one. */
 void replica_commit(struct replica *r);
-/* Answers UNAVAILABLE to the proposals and reads that wait for an entry behind `behind`, and to the reads that wait
- * for none yet. */
+/* Answers UNAVAILABLE to the proposals that wait for an entry behind `behind`, and to all reads. */
 void replica_fail(struct replica *r, raft_index behind, const char *why);
 
 /* replica_election.c */
@@ -127,8 +140,20 @@ void replica_take_snapshot_answer(struct replica *r, raft_id from, const Kds__V1
 void replica_follow_snapshots(struct replica *r);
 /* False: libraft takes nothing now (it hands over its leadership). Any other failure ends the process. */
 bool replica_submit_entries(struct replica *r, struct raft_event *event) MUST_CHECK;
-/* Proposes a barrier of our own. */
+/* Proposes an entry that changes nothing. */
 bool replica_submit_barrier(struct replica *r) MUST_CHECK;
+
+/* replica_reads.c. This replica leads from now on: reads wait for the end of its log to be committed. */
+void replica_lead_reads(struct replica *r);
+void replica_fail_reads(struct replica *r, const char *why);
+void replica_take_read_confirm(struct replica *r, raft_id from, const Kds__V1__ReadConfirm *confirm);
+void replica_take_read_confirmed(struct replica *r, raft_id from, const Kds__V1__ReadConfirmed *confirmed);
+/* In every turn: begins a round that reads wait for, or asks again. */
+void replica_confirm_reads(struct replica *r);
+/* Those whose round was confirmed; when all that is committed is applied. */
+void replica_answer_reads(struct replica *r);
+/* When a round is to be asked for again. */
+uint64_t replica_reads_due(const struct replica *r);
 
 /* replica_members.c: before libraft takes another membership from the leader. */
 void replica_settle_members(struct replica *r, const struct raft_message *m);

@@ -131,9 +131,11 @@ bool replica_change(struct replica *r, raft_id id, const char *name, enum member
 {
 	if (!r->leads || replica_is_changing(r) || r->transfer.done)
 		return false;
-	/* False in any case: what is submitted here is applied later. */
-	if (r->applied_term != raft_current_term(&r->raft))
-		return r->barrier <= r->applied && replica_submit_barrier(r) && r->barrier <= r->applied;
+	if (r->applied_term != raft_current_term(&r->raft)) {
+		if (replica_last_term(r) != raft_current_term(&r->raft))
+			(void)!replica_submit_barrier(r); /* asked for again */
+		return false;
+	}
 	struct raft_configuration next;
 	struct raft_buffer encoded = { 0 };
 	bool ok = make(&r->raft.configuration, id, name, role, &next) && raft_configuration_encode(&next, &encoded) == 0;

@@ -120,6 +120,7 @@ enum status_code replica_new(const struct replica_options *options, struct statu
 	r->applied = at.applied;
 	r->applied_term = at.applied_term;
 	r->compacted_at = at.last;
+	r->round.number = r->round.done = (uint64_t)options->seed << 32;
 	enum status_code rc = STATUS_OK;
 	if (!replica_open_snapshots(r) || !r->codec || !r->cache || raft_init(&r->raft, NULL, NULL, options->id, "") != 0) {
 		codec_free(r->codec);

@@ -1,4 +1,4 @@
-/* Who waits for which log entry to be applied, in the order of the entries. One thread. */
+/* Who waits for which log entry to be applied, or for which round of confirmations, in their order. One thread. */
 #ifndef SERIAL_WAITERS_H
 #define SERIAL_WAITERS_H
 
@@ -13,7 +13,7 @@
 struct waiter {
 	raft_index index;
 	engine_done_fn done; /* a proposal: the result of applying it */
-	engine_read_fn read; /* a read that may run once the entry is applied */
+	engine_read_fn read; /* a read that may run once the round is confirmed (replica_reads.c) */
 	void *arg;
 };
 

@@ -29,6 +29,7 @@ forgotten-requests the state of replica . .* differs
 no-request-ids answered twice
 forgotten-vote voted for two|leads term .* as replica
 local-reads began when
+old-confirmations began when
 changed-entry another entry .* than others have
 forged-acknowledgement committed another entry|without the committed entry|has committed entry
 changed-part the state of replica . .* differs|a replica gave up

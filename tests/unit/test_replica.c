@@ -48,6 +48,9 @@ struct sim {
 	struct packet *packets;
 	bool cut[N][N];
 	unsigned lose, repeat, late_ms; /* percent, percent, at most */
+	Kds__V1__PeerMessage__MessageCase lost; /* all messages of this kind are */
+	unsigned asked, confirmed;              /* ReadConfirm and ReadConfirmed that were sent */
+	uint64_t asked_term, asked_round;       /* in the last of them */
 	unsigned log_tail;
 	raft_id leaders[LEADERS_MAX];   /* who led in which term */
 	/* Proposals. */
@@ -95,10 +98,8 @@ static uint64_t durable(struct node *n, const char *sql)
 }
 
 /* Nothing may leave before what it promises is on the disk. */
-static void check_promise(struct node *n, raft_id to, struct slice packed)
+static void check_promise(struct node *n, raft_id to, const Kds__V1__PeerMessage *m)
 {
-	Kds__V1__PeerMessage *m = kds__v1__peer_message__unpack(NULL, packed.len, packed.data);
-	assert_non_null(m);
 	uint64_t term = durable(n, "SELECT term FROM meta");
 	switch (m->message_case) {
 	case KDS__V1__PEER_MESSAGE__MESSAGE_APPEND_ENTRIES:
@@ -127,15 +128,30 @@ static void check_promise(struct node *n, raft_id to, struct slice packed)
 	default:
 		break;
 	}
-	kds__v1__peer_message__free_unpacked(m, NULL);
+}
+
+static void count_confirmations(struct sim *s, const Kds__V1__PeerMessage *m)
+{
+	if (m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_READ_CONFIRM) {
+		s->asked++;
+		s->asked_term = m->read_confirm->term;
+		s->asked_round = m->read_confirm->round;
+	} else if (m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_READ_CONFIRMED) {
+		s->confirmed++;
+	}
 }
 
 static void send_packet(void *arg, raft_id to, struct slice message)
 {
 	struct node *n = arg;
 	struct sim *s = n->sim;
-	check_promise(n, to, message);
-	if (dice(s, 100) < s->lose)
+	Kds__V1__PeerMessage *m = kds__v1__peer_message__unpack(NULL, message.len, message.data);
+	assert_non_null(m);
+	check_promise(n, to, m);
+	count_confirmations(s, m);
+	bool lost = m->message_case == s->lost;
+	kds__v1__peer_message__free_unpacked(m, NULL);
+	if (lost || dice(s, 100) < s->lose)
 		return;
 	post(s, n->number, (int)to - 1, message);
 	if (dice(s, 100) < s->repeat)
@@ -626,7 +642,35 @@ static void on_read(void *arg, struct state *state, const struct status *st)
 		r->least = serials.last_serial;
 }
 
-static void test_replica_reads_of_a_turn_share_a_barrier(void **state)
+static Kds__V1__ReplicaStatus status_of(struct sim *s, int i)
+{
+	Kds__V1__ReplicaStatus status = KDS__V1__REPLICA_STATUS__INIT;
+	replica_status(s->nodes[i].replica, &status);
+	return status;
+}
+
+/* Tells a follower to stand for election at once, as a leader does that hands over. */
+static void hand_over(struct sim *s, int leader, int to)
+{
+	Kds__V1__ReplicaStatus status = KDS__V1__REPLICA_STATUS__INIT;
+	replica_status(s->nodes[leader].replica, &status);
+	Kds__V1__TimeoutNow now = KDS__V1__TIMEOUT_NOW__INIT;
+	now.term = status.term;
+	now.last_log_index = status.last_index;
+	now.last_log_term = status.term;
+	Kds__V1__PeerMessage m = KDS__V1__PEER_MESSAGE__INIT;
+	m.message_case = KDS__V1__PEER_MESSAGE__MESSAGE_TIMEOUT_NOW;
+	m.timeout_now = &now;
+	replica_receive(s->nodes[to].replica, (raft_id)leader + 1, &m, s->now_ms);
+}
+
+static void read_at(struct sim *s, int node, struct reads *reads)
+{
+	replica_read(s->nodes[node].replica, on_read, reads);
+	replica_finish(s->nodes[node].replica);
+}
+
+static void test_replica_reads_of_a_turn_share_a_round(void **state)
 {
 	(void)state;
 	struct sim *s = sim_new(6);
@@ -640,22 +684,208 @@ static void test_replica_reads_of_a_turn_share_a_barrier(void **state)
 	run(s, 20);
 	assert_int_equal(reads.ok, 100);
 	assert_true(reads.least >= s->highest);
-	assert_int_equal(applied(s, leader), before + 1);
+	assert_int_equal(s->asked, N - 1);
 	/* Those that come while one is under way share the next. */
-	replica_read(s->nodes[leader].replica, on_read, &reads);
-	replica_finish(s->nodes[leader].replica);
-	replica_read(s->nodes[leader].replica, on_read, &reads);
-	replica_finish(s->nodes[leader].replica);
-	replica_read(s->nodes[leader].replica, on_read, &reads);
+	for (int i = 0; i < 3; i++)
+		read_at(s, leader, &reads);
 	run(s, 20);
 	assert_int_equal(reads.ok, 103);
-	assert_int_equal(applied(s, leader), before + 3);
-	/* With a command in the same turn, none is needed at all. */
-	replica_read(s->nodes[leader].replica, on_read, &reads);
+	assert_int_equal(s->asked, 3 * (N - 1));
+	assert_int_equal(applied(s, leader), before); /* no entry, so no disk */
+	/* What was answered before is seen, also by one that is under way with a command. */
+	read_at(s, leader, &reads);
 	allocate(s, leader);
 	run(s, 20);
 	assert_int_equal(reads.ok, 104);
-	assert_int_equal(applied(s, leader), before + 4);
+	reads = (struct reads){ 0 };
+	read_at(s, leader, &reads);
+	run(s, 20);
+	assert_int_equal(reads.ok, 1);
+	assert_true(reads.least >= s->highest);
+	sim_free(s);
+}
+
+static void test_replica_read_waits_for_a_majority(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(17);
+	int leader = elect(s), one = (leader + 1) % N, other = (leader + 2) % N;
+	run(s, 200);
+	struct reads reads = { 0 };
+	s->cut[leader][one] = s->cut[leader][other] = true; /* nobody is asked */
+	read_at(s, leader, &reads);
+	run(s, HEARTBEAT_MS / 2);
+	assert_int_equal(reads.ok, 0);
+	s->cut[leader][one] = false;
+	s->cut[one][leader] = true; /* nobody answers */
+	run(s, HEARTBEAT_MS);
+	assert_true(s->asked > 0);
+	assert_int_equal(reads.ok + reads.failed, 0);
+	s->cut[one][leader] = false; /* one of two does: what got lost is asked again */
+	run(s, 2 * HEARTBEAT_MS);
+	assert_int_equal(reads.ok, 1);
+	unsigned asked = s->asked;
+	run(s, 2 * HEARTBEAT_MS);
+	assert_int_equal(s->asked, asked);
+	sim_free(s);
+}
+
+static void confirm(struct sim *s, int leader, raft_id from, uint64_t term, uint64_t round)
+{
+	Kds__V1__ReadConfirmed confirmed = KDS__V1__READ_CONFIRMED__INIT;
+	confirmed.term = term;
+	confirmed.round = round;
+	Kds__V1__PeerMessage m = KDS__V1__PEER_MESSAGE__INIT;
+	m.message_case = KDS__V1__PEER_MESSAGE__MESSAGE_READ_CONFIRMED;
+	m.read_confirmed = &confirmed;
+	replica_receive(s->nodes[leader].replica, from, &m, s->now_ms);
+	replica_finish(s->nodes[leader].replica);
+}
+
+static void test_replica_counts_no_other_confirmation(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(18);
+	int leader = elect(s);
+	raft_id self = (raft_id)leader + 1, one = (raft_id)(leader + 1) % N + 1;
+	run(s, 200);
+	struct reads reads = { 0 };
+	s->lost = KDS__V1__PEER_MESSAGE__MESSAGE_READ_CONFIRM;
+	read_at(s, leader, &reads);
+	const uint64_t term = s->asked_term, round = s->asked_round;
+	confirm(s, leader, one, term, round - 1);
+	confirm(s, leader, one, term, round + 1);
+	confirm(s, leader, one, term - 1, round);
+	confirm(s, leader, one, term + 1, round);
+	confirm(s, leader, self, term, round);
+	confirm(s, leader, 9, term, round);
+	assert_int_equal(reads.ok + reads.failed, 0);
+	confirm(s, leader, one, term, round);
+	assert_int_equal(reads.ok, 1);
+	/* For the next read it is an old one. */
+	read_at(s, leader, &reads);
+	confirm(s, leader, one, term, round);
+	assert_int_equal(reads.ok, 1);
+	assert_true(s->asked_round != round);
+	confirm(s, leader, one, term, s->asked_round);
+	assert_int_equal(reads.ok, 2);
+	/* Nor does it repeat what it was asked in a life before. */
+	s->lost = 0;
+	node_kill(s, leader);
+	node_start(s, leader);
+	for (int i = 0; i < N; i++)
+		s->cut[leader][i] = s->cut[i][leader] = i != leader;
+	leader = elect(s);
+	read_at(s, leader, &reads);
+	assert_true(s->asked_round != round && s->asked_round != round + 1);
+	converge(s);
+	sim_free(s);
+}
+
+/* A follower that has moved on is silent, as is one that is asked by another than its leader. */
+static void test_replica_confirms_to_its_leader_alone(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(19);
+	int leader = elect(s), one = (leader + 1) % N, other = (leader + 2) % N;
+	run(s, 200);
+	Kds__V1__ReadConfirm ask = KDS__V1__READ_CONFIRM__INIT;
+	Kds__V1__PeerMessage m = KDS__V1__PEER_MESSAGE__INIT;
+	m.message_case = KDS__V1__PEER_MESSAGE__MESSAGE_READ_CONFIRM;
+	m.read_confirm = &ask;
+	ask.term = status_of(s, leader).term;
+	ask.round = 7;
+	struct {
+		int from, to;
+		uint64_t term;
+		unsigned answers;
+	} cases[] = {
+		{ leader, one, ask.term, 1 },     { leader, one, ask.term - 1, 0 }, { leader, one, ask.term + 1, 0 },
+		{ other, one, ask.term, 0 },      { one, leader, ask.term, 0 },     { leader, leader, ask.term, 0 },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		s->confirmed = 0;
+		ask.term = cases[i].term;
+		replica_receive(s->nodes[cases[i].to].replica, (raft_id)cases[i].from + 1, &m, s->now_ms);
+		assert_int_equal(s->confirmed, cases[i].answers);
+	}
+	/* The third stands: the first follows it into its term, if not to its leadership. */
+	ask.term = status_of(s, leader).term;
+	s->cut[leader][other] = s->cut[other][leader] = true;
+	s->cut[leader][one] = s->cut[one][leader] = true;
+	hand_over(s, leader, other);
+	run(s, 3);
+	assert_true(status_of(s, one).term > ask.term);
+	s->confirmed = 0;
+	replica_receive(s->nodes[one].replica, (raft_id)leader + 1, &m, s->now_ms);
+	assert_int_equal(s->confirmed, 0);
+	converge(s);
+	sim_free(s);
+}
+
+/* It has all that was committed, but does not know yet what of it was. */
+static void test_replica_new_leader_reads_behind_its_own_entry(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(20);
+	int old = elect(s), next = (old + 1) % N;
+	run(s, 200);
+	s->lost = KDS__V1__PEER_MESSAGE__MESSAGE_APPEND_ENTRIES_RESULT;
+	allocate_many(s, old, 5); /* the others have them, and do not know that they are committed */
+	run(s, 3);
+	struct reads reads = { 0 };
+	hand_over(s, old, next);
+	run(s, 5);
+	assert_true(replica_leads(s->nodes[next].replica));
+	read_at(s, next, &reads);
+	run(s, 2 * HEARTBEAT_MS);
+	assert_true(replica_leads(s->nodes[next].replica));
+	assert_int_equal(reads.ok + reads.failed, 0);
+	s->lost = 0;
+	run(s, 2 * HEARTBEAT_MS);
+	assert_int_equal(reads.ok, 1);
+	assert_true(reads.least >= 5);
+	converge(s);
+	sim_free(s);
+}
+
+static void remove_member(struct sim *s, int leader, int gone)
+{
+	const raft_id id = (raft_id)gone + 1;
+	for (int ms = 0; ms < 1000 && !replica_change(s->nodes[leader].replica, id, "", MEMBERSHIP_NONE); ms++)
+		tick(s);
+	assert_true(replica_is_changing(s->nodes[leader].replica));
+}
+
+static void test_replica_alone_reads_at_once(void **state)
+{
+	(void)state;
+	struct sim *s = sim_new(21);
+	int leader = elect(s), one = (leader + 1) % N, other = (leader + 2) % N;
+	allocate_many(s, leader, 3);
+	run(s, 200);
+	struct reads reads = { 0 };
+	remove_member(s, leader, one);
+	/* The change is not committed: who remains must confirm, and who goes does not count. */
+	s->lost = KDS__V1__PEER_MESSAGE__MESSAGE_READ_CONFIRM;
+	read_at(s, leader, &reads);
+	confirm(s, leader, (raft_id)one + 1, s->asked_term, s->asked_round);
+	assert_int_equal(reads.ok, 0);
+	confirm(s, leader, (raft_id)other + 1, s->asked_term, s->asked_round);
+	assert_int_equal(reads.ok, 1);
+	run(s, 20);
+	assert_false(replica_is_changing(s->nodes[leader].replica));
+	/* A round is under way when the last other one goes. */
+	read_at(s, leader, &reads);
+	assert_int_equal(reads.ok, 1);
+	remove_member(s, leader, other);
+	run(s, 20);
+	assert_int_equal(reads.ok, 2);
+	s->asked = 0;
+	read_at(s, leader, &reads);
+	assert_int_equal(reads.ok, 3);
+	assert_int_equal(s->asked, 0);
+	assert_true(reads.least >= s->highest);
 	sim_free(s);
 }
 
@@ -761,21 +991,6 @@ static void test_replica_that_lost_its_quorum_answers_no_read(void **state)
 	sim_free(s);
 }
 
-/* Tells a follower to stand for election at once, as a leader does that hands over. */
-static void hand_over(struct sim *s, int leader, int to)
-{
-	Kds__V1__ReplicaStatus status = KDS__V1__REPLICA_STATUS__INIT;
-	replica_status(s->nodes[leader].replica, &status);
-	Kds__V1__TimeoutNow now = KDS__V1__TIMEOUT_NOW__INIT;
-	now.term = status.term;
-	now.last_log_index = status.last_index;
-	now.last_log_term = status.term;
-	Kds__V1__PeerMessage m = KDS__V1__PEER_MESSAGE__INIT;
-	m.message_case = KDS__V1__PEER_MESSAGE__MESSAGE_TIMEOUT_NOW;
-	m.timeout_now = &now;
-	replica_receive(s->nodes[to].replica, (raft_id)leader + 1, &m, s->now_ms);
-}
-
 /* The old leader learns of the new one from a message that replaces its entries with others and commits these. */
 static void test_replica_replaced_leader_answers_with_no_other_entry(void **state)
 {
@@ -806,7 +1021,7 @@ static void test_replica_replaced_leader_answers_with_no_other_entry(void **stat
 	sim_free(s);
 }
 
-/* The barrier that its reads waited for is gone with its leadership: reads of a later one must not wait for it. */
+/* The round that its reads waited for is gone with its leadership: reads of a later one must not wait for it. */
 static void test_replica_leader_again_reads_at_once(void **state)
 {
 	(void)state;
@@ -820,7 +1035,7 @@ static void test_replica_leader_again_reads_at_once(void **state)
 	hand_over(s, old, next);
 	allocate_many(s, old, 50);
 	replica_finish(s->nodes[old].replica);
-	replica_read(s->nodes[old].replica, on_read, &reads); /* its barrier comes behind the 50 */
+	replica_read(s->nodes[old].replica, on_read, &reads);
 	run(s, 50);
 	allocate(s, next); /* in the place of the first of the 50 */
 	converge(s);
@@ -870,13 +1085,6 @@ static void test_replica_late_rejection_holds_up_nobody(void **state)
 }
 
 /* Compaction and snapshots */
-
-static Kds__V1__ReplicaStatus status_of(struct sim *s, int i)
-{
-	Kds__V1__ReplicaStatus status = KDS__V1__REPLICA_STATUS__INIT;
-	replica_status(s->nodes[i].replica, &status);
-	return status;
-}
 
 static uint64_t log_length(struct sim *s, int i)
 {
@@ -1301,7 +1509,12 @@ int main(void)
 		cmocka_unit_test(test_replica_far_behind_catches_up_from_disk),
 		cmocka_unit_test(test_replica_takes_a_great_many_in_one_turn),
 		cmocka_unit_test(test_replica_big_entries_pass_in_parts),
-		cmocka_unit_test(test_replica_reads_of_a_turn_share_a_barrier),
+		cmocka_unit_test(test_replica_reads_of_a_turn_share_a_round),
+		cmocka_unit_test(test_replica_read_waits_for_a_majority),
+		cmocka_unit_test(test_replica_counts_no_other_confirmation),
+		cmocka_unit_test(test_replica_confirms_to_its_leader_alone),
+		cmocka_unit_test(test_replica_new_leader_reads_behind_its_own_entry),
+		cmocka_unit_test(test_replica_alone_reads_at_once),
 		cmocka_unit_test(test_replica_that_lost_its_quorum_answers_no_read),
 		cmocka_unit_test(test_replica_knows_how_old_its_state_is),
 		cmocka_unit_test(test_replica_state_is_no_fresher_than_a_new_leader_knows),

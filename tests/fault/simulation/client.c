@@ -172,7 +172,8 @@ static void begin_op(struct clients *c, struct client *client)
 	struct op *op = op_new(c->sim, &c->known, c->n_ops, (unsigned)(client - c->clients));
 	c->ops[c->n_ops++] = op;
 	client->op = op;
-	if (sim_chance(c->sim, 10))
+	/* Some stay with who answers them; what others write elsewhere is what a deposed leader does not know. */
+	if (sim_chance(c->sim, (client - c->clients) % 2 == 0 ? 60 : 10))
 		client->target = (unsigned)sim_dice(c->sim, c->sim->n_nodes);
 	try_op(c, client);
 }

@@ -166,11 +166,20 @@ static void jump_clock(struct sim *s, struct plan *plan, unsigned i)
 	node_set_clock(s->nodes[i], offset);
 }
 
+/* Another stands for election, and who leads learns nothing of it. */
+static void depose(struct sim *s, unsigned by)
+{
+	for (unsigned i = 0; i < s->n_nodes; i++)
+		if (i != by && node_leads(s->nodes[i]))
+			cut_off(s, i, true, true);
+	node_stand(s->nodes[by]);
+}
+
 static void misfortune(struct sim *s, struct plan *plan)
 {
 	unsigned i = (unsigned)sim_dice(s, s->n_nodes), k = (unsigned)sim_dice(s, s->n_nodes);
 	plan->misfortune_ms = s->now_ms + sim_dice(s, MISFORTUNE_MS);
-	switch (sim_dice(s, 20)) {
+	switch (sim_dice(s, 22)) {
 	case 0:
 	case 1:
 	case 2:
@@ -213,6 +222,10 @@ static void misfortune(struct sim *s, struct plan *plan)
 	case 14:
 	case 15:
 		fail_disk(s, plan, i);
+		break;
+	case 16:
+	case 17:
+		depose(s, k);
 		break;
 	default:
 		sim_trace(s, "the network is whole");

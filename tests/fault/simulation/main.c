@@ -38,6 +38,7 @@ static const char *const mutants[MUTANT_COUNT] = {
 	[MUTANT_NO_REQUEST_IDS] = "no-request-ids",
 	[MUTANT_FORGOTTEN_VOTE] = "forgotten-vote",
 	[MUTANT_LOCAL_READS] = "local-reads",
+	[MUTANT_OLD_CONFIRMATIONS] = "old-confirmations",
 	[MUTANT_CHANGED_ENTRY] = "changed-entry",
 	[MUTANT_OWN_CLOCK] = "own-clock",
 	[MUTANT_FORGED_ACKNOWLEDGEMENT] = "forged-acknowledgement",

@@ -45,6 +45,8 @@ struct node {
 	struct waiting_read *reads;
 	size_t n_reads, cap_reads;
 	struct forgery *forgery;
+	Kds__V1__ReadConfirm asked; /* for a mutant: what it asked last, and who has ever answered */
+	bool confirmed[NODES_MAX];
 };
 
 static const char *const names[NODES_MAX] = { "serial1", "serial2", "serial3", "serial4",
@@ -114,9 +116,21 @@ static bool on_connected(void *arg, raft_id to)
 	return network_connected(n->sim->network, n->index, (unsigned)to - 1);
 }
 
+static void note_round(struct node *n, struct slice message)
+{
+	Kds__V1__PeerMessage *m = kds__v1__peer_message__unpack(NULL, message.len, message.data);
+	if (!m)
+		abort();
+	if (m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_READ_CONFIRM)
+		n->asked = *m->read_confirm; /* it holds no memory */
+	kds__v1__peer_message__free_unpacked(m, NULL);
+}
+
 static void on_send(void *arg, raft_id to, struct slice message)
 {
-	const struct node *n = arg;
+	struct node *n = arg;
+	if (n->sim->mutant == MUTANT_OLD_CONFIRMATIONS)
+		note_round(n, message);
 	if (!disk_crashed(n->disk))
 		network_send(n->sim->network, n->index, (unsigned)to - 1, message);
 }
@@ -352,6 +366,11 @@ bool node_running(const struct node *n)
 	return n->replica != NULL;
 }
 
+bool node_leads(const struct node *n)
+{
+	return n->replica && replica_leads(n->replica);
+}
+
 bool node_is_ghost(const struct node *n)
 {
 	return disk_crashed(n->disk);
@@ -403,6 +422,8 @@ static void receive(struct node *n, unsigned from, struct slice packed)
 	check_message(s->check, from, n->index, m);
 	if (m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_SNAPSHOT_PART)
 		receive_part(n, m->snapshot_part);
+	if (m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_READ_CONFIRMED)
+		n->confirmed[from] = true;
 	replica_receive(n->replica, from + 1, m, s->now_ms);
 	if (s->mutant == MUTANT_FORGED_ACKNOWLEDGEMENT &&
 	    m->message_case == KDS__V1__PEER_MESSAGE__MESSAGE_APPEND_ENTRIES_RESULT)
@@ -421,6 +442,19 @@ static void receive_all(struct node *n)
 		message.len = 0;
 	}
 	buffer_free(&message);
+}
+
+static void repeat_confirmations(struct node *n)
+{
+	Kds__V1__ReadConfirmed confirmed = KDS__V1__READ_CONFIRMED__INIT;
+	Kds__V1__PeerMessage m = KDS__V1__PEER_MESSAGE__INIT;
+	confirmed.term = n->asked.term;
+	confirmed.round = n->asked.round;
+	m.message_case = KDS__V1__PEER_MESSAGE__MESSAGE_READ_CONFIRMED;
+	m.read_confirmed = &confirmed;
+	for (unsigned i = 0; i < n->sim->n_nodes; i++)
+		if (n->confirmed[i])
+			replica_receive(n->replica, i + 1, &m, n->sim->now_ms);
 }
 
 static void take_requests(struct node *n)
@@ -461,6 +495,8 @@ static void turn(void *arg)
 {
 	struct node *n = arg;
 	receive_all(n);
+	if (n->sim->mutant == MUTANT_OLD_CONFIRMATIONS)
+		repeat_confirmations(n);
 	replica_tick(n->replica, n->sim->now_ms);
 	replica_set_time(n->replica, agreed_time(n));
 	take_requests(n);
@@ -513,7 +549,7 @@ static void on_handed_over(void *arg, const struct status *st, uint64_t leader)
 
 void node_hand_over(struct node *n, uint64_t to)
 {
-	if (!n->replica || !replica_leads(n->replica))
+	if (!node_leads(n))
 		return;
 	set_clocks(n);
 	sim_trace(n->sim, "replica %u is to hand over to %" PRIu64, n->index + 1, to);

@@ -28,6 +28,8 @@ void node_fail_disk_within(struct node *n, unsigned operations, bool lasting);
 void node_mend_disk(struct node *n);
 
 bool node_running(const struct node *n);
+/* As far as it knows. */
+bool node_leads(const struct node *n);
 /* What it says reaches nobody: it is a ghost. */
 bool node_is_ghost(const struct node *n);
 /* When its next turn is due; UINT64_MAX: it is down. */

@@ -42,7 +42,8 @@ enum mutant {
 	MUTANT_FORGOTTEN_REQUESTS,     /* a replica loses its request ids at a restart */
 	MUTANT_NO_REQUEST_IDS,         /* nobody sees that a request is a repetition */
 	MUTANT_FORGOTTEN_VOTE,         /* a replica may vote again after a restart, and has lost its guard, too */
-	MUTANT_LOCAL_READS,            /* a read is answered without a barrier */
+	MUTANT_LOCAL_READS,            /* a read is answered without asking anybody */
+	MUTANT_OLD_CONFIRMATIONS,      /* who confirmed a round to a leader has confirmed all that follow, in any term */
 	MUTANT_CHANGED_ENTRY,          /* an entry's bytes change on their way */
 	MUTANT_FORGED_ACKNOWLEDGEMENT, /* what one replica has on disk counts as another's, too */
 	MUTANT_CHANGED_PART,           /* a snapshot's bytes change on their way, and their hashes with them */

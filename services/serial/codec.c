@@ -233,8 +233,8 @@ static enum status_code unpack_entries(struct codec *c, const Kds__V1__AppendEnt
 static enum status_code unpack_append(struct codec *c, const Kds__V1__AppendEntries *in, struct status *st,
 				      struct raft_append_entries *out)
 {
-	if (in->n_entries > CODEC_ENTRIES_MAX || in->term == 0 || in->prev_log_index > INDEX_MAX || (in->prev_log_index == 0) != (in->prev_log_term == 0) ||
-	    in->prev_log_term > in->term)
+	if (in->n_entries > CODEC_ENTRIES_MAX || in->term == 0 || in->prev_log_index > INDEX_MAX ||
+	    (in->prev_log_index == 0) != (in->prev_log_term == 0) || in->prev_log_term > in->term)
 		return impossible(st, "AppendEntries");
 	enum status_code rc = unpack_entries(c, in, st);
 	if (rc != STATUS_OK)

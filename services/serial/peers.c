@@ -20,11 +20,11 @@
 #define RETRY_MIN_MS 50
 #define RETRY_MAX_MS 1000
 #define COMPLAIN_EVERY_MS 10000
-/* An unpacked message of many tiny entries is several times its frame. */
 /* What may come back on a stream that is ours to send on. */
 #define HEARD_MAX 256
 #define STRANGERS_MAX 1024
 #define HEARD_MEMORY_MAX ((size_t)16 << 10)
+/* An unpacked message of many tiny entries is several times its frame. */
 #define MESSAGE_MEMORY_MAX ((size_t)32 << 20)
 
 struct peer {

@@ -404,9 +404,8 @@ static void begin_term(struct replica *r)
 {
 	if (!r->begins_term)
 		return;
-	r->begins_term = false;
-	if (replica_last_term(r) != raft_current_term(&r->raft))
-		(void)!replica_submit_barrier(r);
+	/* libraft takes none while it hands over: then it is tried again in the next turn. */
+	r->begins_term = replica_last_term(r) != raft_current_term(&r->raft) && !replica_submit_barrier(r);
 }
 
 /* Applying */

@@ -18,10 +18,10 @@
  *   - Changes of the membership: as for entries, a majority of the newest membership in the leader's log is needed, and only
  *     its voters count. The first leader of a later term has the last committed one, or that newest one, of which any two
  *     majorities meet. Ids are never used twice, so a voter is always the same one.
- *   - Elections out of turn (replica_stand()) and handovers: whoever wins has had votes in a higher term. Nothing here counts
- *     on anybody's patience or clock: it is no lease.
- *   - A leader that was stopped and goes on: what it then finds in its inbox confirms the round before the stop, and the reads
- *     of that one came before it. Later ones need another round.
+ *   - Elections out of turn (replica_stand()) and handovers: whoever wins has had votes in a higher term. Nothing here
+ *     counts on anybody's patience or clock: it is no lease.
+ *   - A leader that was stopped and goes on: what it then finds in its inbox confirms the round before the stop, and the
+ *     reads of that one came before it. Later ones need another round.
  *   - Snapshots: only followers take any.
  *
  * Neither message promises anything about a disk, so both leave at once. In the leader's term a follower is as soon as its

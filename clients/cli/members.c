@@ -284,10 +284,10 @@ static enum status_code hand_out(struct cli *cli, const struct addition *a, stru
 		cli_notice(cli, "bring the folder %s to its host and start: kds-serial --config kds-serial.conf", a->plan.root);
 	else
 		cli_notice(cli,
-			   "on its host: the text above as kds-serial.conf, an empty directory data, infra-ca.crt, and what this "
+			   "on its host: %s as kds-serial.conf, an empty directory data, infra-ca.crt, and what this "
 			   "makes:\n  kds-cli service issue serial %s %s --key service.key --out service.crt\n"
 			   "then start: kds-serial --config kds-serial.conf",
-			   name, a->service.host.name);
+			   cli->json ? "what cluster add prints without --json" : "the text above", name, a->service.host.name);
 	return STATUS_OK;
 }
 

@@ -82,6 +82,19 @@ uint64_t identity_serial(const struct identity *id)
 	return n;
 }
 
+const char *identity_label(const struct identity *id, char ret_label[IDENTITY_LABEL_MAX])
+{
+	const char *kind = "nobody", *name = id ? id->common_name : "";
+	if (id && id->roles & (PEER_NODE | PEER_KDS_CLIENT)) {
+		kind = "node";
+	} else if (id && id->roles) {
+		kind = peer_role_name(id->roles & -id->roles); /* its first: a service has one, as a rule */
+		name = id->role_name;
+	}
+	snprintf(ret_label, IDENTITY_LABEL_MAX, "%s/%s", kind, name);
+	return ret_label;
+}
+
 const char *peer_role_name(unsigned role)
 {
 	for (size_t i = 0; i < N_ROLES; i++) {

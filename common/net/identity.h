@@ -56,6 +56,13 @@ struct identity *identity_new(void) MUST_CHECK;
 /* The serial as a number; UINT64_MAX when it does not fit (then it is none of ours). */
 uint64_t identity_serial(const struct identity *id);
 
+/*
+ * What an identity is called in records, histories and quotas: "node/<common name>" for a node and its KDS client,
+ * "<role>/<name>" for a service ("ca/ca1"), so that a node cannot go by a service's name. NULL: "nobody/". Cut to fit.
+ */
+#define IDENTITY_LABEL_MAX 280
+const char *identity_label(const struct identity *id, char ret_label[IDENTITY_LABEL_MAX]);
+
 /* "admin", "serial", ... for one bit; "nobody" for 0. Static storage. */
 const char *peer_role_name(unsigned role);
 /* The bit for "admin", "serial", "ca", "keydist"; 0: no such role. */

@@ -14,6 +14,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/secret.h"
+#include "common/base/tally.h"
 
 static void test_status_keeps_code_and_message(void **state)
 {
@@ -188,6 +189,27 @@ static void test_crc32c_is_the_standard_one(void **state)
 	assert_int_equal(crc32c(0, "", 0), 0);
 }
 
+static void test_tally_reports_what_was_added(void **state)
+{
+	(void)state;
+	char text[1024], small[8];
+	for (unsigned i = 0; i < TALLY_COUNT; i++)
+		assert_non_null(tally_name((enum tally)i));
+	(void)tally_report(text, sizeof text);
+	assert_false(tally_report(text, sizeof text));
+	uint64_t before = tally_sum(TALLY_IDLE);
+	tally_add(TALLY_FRAME_SLOW);
+	tally_add(TALLY_IDLE);
+	tally_add(TALLY_IDLE);
+	assert_true(tally_report(text, sizeof text));
+	assert_string_equal(text, "frame-slow=1 idle=2");
+	assert_int_equal(tally_sum(TALLY_IDLE), before + 2);
+	tally_add(TALLY_FRAME_SLOW);
+	assert_true(tally_report(small, sizeof small));
+	assert_string_equal(small, "frame-s");
+	assert_false(tally_report(text, sizeof text));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -200,6 +222,7 @@ int main(void)
 		cmocka_unit_test(test_log_lines_cannot_be_forged),
 		cmocka_unit_test(test_clocks_agree_with_the_system),
 		cmocka_unit_test(test_crc32c_is_the_standard_one),
+		cmocka_unit_test(test_tally_reports_what_was_added),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,14 @@
 
 #include "common/base/status.h"
 
+/*
+ * What a certificate's names may take in all: its common name, DNS names, addresses and URIs, each with so many bytes
+ * besides. Checked where a node is entered; what a TLS handshake takes of a peer (common/net) follows from it, so that
+ * no certificate is made that a daemon refuses.
+ */
+#define X509_NAMES_MAX 12288
+#define X509_NAME_OVERHEAD 8
+
 /* A host name in lower case, RFC 1123 §2.1 labels, at most 253 bytes, no wildcard, no trailing dot. `what` names it
  * in the error. INVALID_ARGUMENT. */
 enum status_code x509_check_dns_name(const char *name, const char *what, struct status *st) MUST_CHECK;

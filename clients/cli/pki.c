@@ -118,7 +118,11 @@ enum status_code pki_authority_make(const char *cluster, struct status *st, stru
 		.not_before = now_s() - BACKDATE_S,
 		.not_after = now_s() + CA_DAYS * DAY_S,
 		.usage = X509_USAGE_CA,
-		.path_len = 1, /* room for an issuing CA that renews services */
+		/*
+		 * Room for an issuing CA, whose path length is 0, and for the new root's certificate by the old one while the
+		 * root is replaced. It cannot be changed later. Not for a cluster's CA under an issuing one.
+		 */
+		.path_len = 2,
 	};
 	gnutls_x509_privkey_t key = NULL;
 	gnutls_x509_crt_t certificate = NULL;

@@ -9,6 +9,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/secret.h"
+#include "common/x509/accept.h"
 #include "common/x509/cert.h"
 
 #define FILE_MAX (1 << 20)
@@ -19,10 +20,17 @@
  * master secret besides.
  */
 #define GROUPS ":-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:+GROUP-SECP521R1"
+/* No SHA-1, which GnuTLS still takes in 1.2. What x509_accept_signature() takes in certificates. */
+#define SIGNATURES                                                                                                     \
+	":-SIGN-ALL:+SIGN-ECDSA-SECP256R1-SHA256:+SIGN-ECDSA-SECP384R1-SHA384:+SIGN-ECDSA-SECP521R1-SHA512"            \
+	":+SIGN-ECDSA-SHA256:+SIGN-ECDSA-SHA384:+SIGN-ECDSA-SHA512:+SIGN-EdDSA-Ed25519"                                \
+	":+SIGN-RSA-PSS-RSAE-SHA256:+SIGN-RSA-PSS-RSAE-SHA384:+SIGN-RSA-PSS-RSAE-SHA512"                               \
+	":+SIGN-RSA-SHA256:+SIGN-RSA-SHA384:+SIGN-RSA-SHA512"
 #define CIPHERS ":-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305"
 static const char *const priorities[] = {
-	[TLS_MINIMUM_1_3] = "NORMAL:-VERS-ALL:+VERS-TLS1.3" CIPHERS GROUPS,
-	[TLS_MINIMUM_1_2] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-KX-ALL:+ECDHE-ECDSA:+ECDHE-RSA" CIPHERS GROUPS,
+	[TLS_MINIMUM_1_3] = "NORMAL:-VERS-ALL:+VERS-TLS1.3" CIPHERS GROUPS SIGNATURES,
+	[TLS_MINIMUM_1_2] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-KX-ALL:+ECDHE-ECDSA:+ECDHE-RSA" CIPHERS GROUPS
+			    SIGNATURES,
 };
 
 struct tls_credentials {
@@ -32,16 +40,19 @@ struct tls_credentials {
 	int64_t not_after;
 };
 
-/* Expiry is checked here and not left to the peers: they would refuse us one by one, and say so less clearly. */
-static enum status_code check_lifetime(struct tls_credentials *c, const char *file, const struct buffer *pem,
-				       struct status *st)
+/* Checked here and not left to the peers: they would refuse us one by one, and say so less clearly. */
+static enum status_code check_certificate(struct tls_credentials *c, const char *file, const struct buffer *pem,
+					  struct status *st)
 {
 	gnutls_x509_crt_t crt;
 	struct status detail;
 	if (x509_import((struct slice){ pem->data, pem->len }, &detail, &crt) != STATUS_OK)
 		return status_set(st, STATUS_FAILED_PRECONDITION, "%s: %s", file, detail.message);
 	c->not_after = gnutls_x509_crt_get_expiration_time(crt);
+	enum status_code rc = x509_accept_certificate(crt, &detail);
 	gnutls_x509_crt_deinit(crt);
+	if (rc != STATUS_OK)
+		return status_set(st, STATUS_FAILED_PRECONDITION, "%s: peers would refuse it: %s", file, detail.message);
 	if (c->not_after < (int64_t)(clock_unix_ms() / 1000))
 		return status_set(st, STATUS_FAILED_PRECONDITION,
 				  "%s: the certificate has expired; issue a new one (kds-cli service issue)", file);
@@ -58,7 +69,7 @@ static enum status_code load_pair(struct tls_credentials *c, const char *certifi
 	if (rc == STATUS_OK)
 		rc = secret_read_file(key_file, FILE_MAX, st, &key, &key_len);
 	if (rc == STATUS_OK)
-		rc = check_lifetime(c, certificate_file, &pem, st);
+		rc = check_certificate(c, certificate_file, &pem, st);
 	if (rc == STATUS_OK) {
 		gnutls_datum_t crt_pem = { .data = pem.data, .size = (unsigned)pem.len };
 		gnutls_datum_t key_pem = { .data = key, .size = (unsigned)key_len };

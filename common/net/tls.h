@@ -18,8 +18,8 @@ enum tls_minimum {
 
 /*
  * Loads PEM files (certificate before its chain; the key unencrypted, mode 0600). Both paths NULL: a client
- * without a certificate. Refuses a key that does not belong to the certificate, or an expired certificate
- * (FAILED_PRECONDITION, with what to do). Blocks on the files. The caller owns the reference.
+ * without a certificate. Refuses a key that does not belong to the certificate, an expired certificate, or
+ * one that no peer accepts (FAILED_PRECONDITION, with what to do). Blocks on the files. The caller owns the reference.
  */
 enum status_code tls_credentials_load(const char *certificate_file, const char *key_file, enum tls_minimum minimum,
 				      struct status *st, struct tls_credentials **ret_credentials) MUST_CHECK;

@@ -36,7 +36,8 @@ enum trust_purpose { TRUST_CLIENT, TRUST_SERVER };
 
 /*
  * Verifies `chain` (DER, the peer's certificate first) as RFC 5280 §6 says, against both kinds of anchors, and
- * makes an identity of it. UNAUTHENTICATED: does not verify, expired, wrong usage. PERMISSION_DENIED: below
+ * makes an identity of it. UNAUTHENTICATED: does not verify, expired, wrong usage, a key or
+ * signature that is not accepted (common/x509/accept.h; seen before anything is computed with it). PERMISSION_DENIED: below
  * min_serial, or a removed service. About 0.15 ms of signature checks; does not block.
  * The caller owns the reference.
  */

@@ -1,25 +1,63 @@
 #include "common/net/trust_anchors.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <gnutls/crypto.h>
 
+#include "common/x509/accept.h"
 #include "common/x509/cert.h"
+
+#define NAME_SIZE 256
+
+/* For people; cut to fit. */
+static void name_of(gnutls_x509_crt_t crt, char ret_name[NAME_SIZE])
+{
+	gnutls_datum_t dn = { 0 };
+	int rv = gnutls_x509_crt_get_dn3(crt, &dn, 0);
+	snprintf(ret_name, NAME_SIZE, "'%.*s'", rv < 0 ? 1 : (int)dn.size, rv < 0 ? "?" : (const char *)dn.data);
+	for (char *p = ret_name; *p; p++)
+		*p = (unsigned char)*p < 0x20 || *p == 0x7f ? '?' : *p;
+	gnutls_free(dn.data);
+}
+
+/* Fingerprint, name and key: what anchors are found by and told apart by. */
+static int fill_hashes(struct anchor *a, gnutls_x509_crt_t crt)
+{
+	gnutls_datum_t dn = { 0 };
+	size_t len = sizeof a->fingerprint;
+	int rv = gnutls_x509_crt_get_fingerprint(crt, GNUTLS_DIG_SHA256, a->fingerprint, &len);
+	if (rv >= 0)
+		rv = gnutls_x509_crt_get_raw_dn(crt, &dn);
+	if (rv >= 0)
+		rv = gnutls_hash_fast(GNUTLS_DIG_SHA256, dn.data, dn.size, a->name);
+	gnutls_free(dn.data);
+	len = sizeof a->key;
+	return rv < 0 ? rv : gnutls_x509_crt_get_key_id(crt, GNUTLS_KEYID_USE_SHA256, a->key, &len);
+}
+
+static enum status_code check_ca(gnutls_x509_crt_t crt, struct status *st)
+{
+	if (gnutls_x509_crt_get_ca_status(crt, NULL) <= 0)
+		return status_set(st, STATUS_INVALID_ARGUMENT,
+				  "trust anchor: the certificate is not a CA's; give the one that signs the others");
+	enum status_code rc = x509_accept_certificate(crt, st);
+	if (rc != STATUS_OK) {
+		char name[NAME_SIZE];
+		name_of(crt, name);
+		(void)status_prefix(st, "trust anchor %s", name);
+	}
+	return rc;
+}
 
 /* Takes the certificate, also on failure. */
 static enum status_code fill_anchor(struct anchor *a, gnutls_x509_crt_t crt, bool infrastructure, struct status *st)
 {
-	gnutls_datum_t der = { 0 };
-	enum status_code rc = STATUS_OK;
-	if (gnutls_x509_crt_get_ca_status(crt, NULL) <= 0) {
-		rc = status_set(st, STATUS_INVALID_ARGUMENT,
-				"trust anchor: the certificate is not a CA's; give the one that signs the others");
+	enum status_code rc = check_ca(crt, st);
+	if (rc != STATUS_OK)
 		goto out;
-	}
-	int rv = gnutls_x509_crt_export2(crt, GNUTLS_X509_FMT_DER, &der);
-	if (rv >= 0)
-		rv = gnutls_hash_fast(GNUTLS_DIG_SHA256, der.data, der.size, a->fingerprint);
+	int rv = fill_hashes(a, crt);
 	if (rv >= 0)
 		rv = gnutls_x509_trust_list_init(&a->list, 1);
 	if (rv < 0) {
@@ -29,12 +67,13 @@ static enum status_code fill_anchor(struct anchor *a, gnutls_x509_crt_t crt, boo
 	a->not_after = gnutls_x509_crt_get_expiration_time(crt);
 	a->infrastructure = infrastructure;
 	/* On success the list owns the certificate; it is then freed with it. */
-	if (gnutls_x509_trust_list_add_cas(a->list, &crt, 1, 0) == 1)
+	if (gnutls_x509_trust_list_add_cas(a->list, &crt, 1, 0) == 1) {
+		a->crt = crt;
 		crt = NULL;
-	else
+	} else {
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "trust anchor: out of memory");
+	}
 out:
-	gnutls_free(der.data);
 	if (crt)
 		gnutls_x509_crt_deinit(crt);
 	return rc;
@@ -49,6 +88,25 @@ static enum status_code add_cluster_cas(struct anchors *a, const struct slice *c
 			rc = fill_anchor(&a->list[a->n++], crt, false, st);
 		if (rc != STATUS_OK)
 			return rc;
+	}
+	return STATUS_OK;
+}
+
+/* One name with two keys: then a certificate that names its issuer does not tell who that is. */
+static enum status_code check_names(const struct anchors *a, struct status *st)
+{
+	for (size_t i = 0; i < a->n; i++) {
+		for (size_t k = 0; k < i; k++) {
+			const struct anchor *one = &a->list[i], *other = &a->list[k];
+			if (memcmp(one->name, other->name, sizeof one->name) != 0 ||
+			    memcmp(one->key, other->key, sizeof one->key) == 0)
+				continue;
+			char name[NAME_SIZE];
+			name_of(one->crt, name);
+			return status_set(st, STATUS_INVALID_ARGUMENT,
+					  "trust anchors: two CAs named %s have different keys; give each a name of its own",
+					  name);
+		}
 	}
 	return STATUS_OK;
 }
@@ -95,6 +153,8 @@ enum status_code anchors_new(const struct slice *infrastructure_pem, const struc
 	} else {
 		x509_list_free(infrastructure, n_infrastructure);
 	}
+	if (rc == STATUS_OK)
+		rc = check_names(a, st);
 	if (rc != STATUS_OK) {
 		anchors_unref(a);
 		return rc;

@@ -12,7 +12,9 @@
 
 struct anchor {
 	gnutls_x509_trust_list_t list; /* this one alone, so that a verified chain tells which anchor it ended in */
+	gnutls_x509_crt_t crt;         /* the same, the list's own */
 	uint8_t fingerprint[IDENTITY_ANCHOR_SIZE];
+	uint8_t name[32], key[32];     /* SHA-256 of subject and SubjectPublicKeyInfo */
 	int64_t not_after;
 	bool infrastructure;
 };
@@ -26,7 +28,8 @@ struct anchors {
 
 /*
  * The cluster's CAs (DER) come first in the list: a CA of the cluster may itself stand under the infrastructure CA, and
- * what it signs must not reach the roles that way. INVALID_ARGUMENT: not a certificate, not a CA.
+ * what it signs must not reach the roles that way. INVALID_ARGUMENT: not a certificate, not a CA, not what
+ * x509_accept_certificate() takes; or two CAs go by one name with different keys (a CA that is renewed keeps its key).
  */
 enum status_code anchors_new(const struct slice *infrastructure_pem, const struct slice *cas, size_t n_cas,
 			     struct status *st, struct anchors **ret_anchors) MUST_CHECK;

@@ -6,10 +6,9 @@
 
 #include <gnutls/crypto.h>
 
+#include "common/x509/accept.h"
 #include "common/x509/cert.h"
-
-/* Leaf, issuing CA, a third party's intermediates, root: no more is needed, and the work a peer can ask for is bounded. */
-#define CHAIN_MAX 8
+#include "common/x509/key.h"
 
 /* Certificates signed with SHA-1 and keys under 112 bits of strength (NIST SP 800-57) do not count. */
 #define VERIFY_FLAGS GNUTLS_PROFILE_TO_VFLAGS(GNUTLS_PROFILE_MEDIUM)
@@ -54,6 +53,8 @@ static const struct {
 	{ GNUTLS_CERT_NOT_ACTIVATED, GNUTLS_A_BAD_CERTIFICATE, "is not valid yet; compare the clocks" },
 	{ GNUTLS_CERT_PURPOSE_MISMATCH, GNUTLS_A_UNSUPPORTED_CERTIFICATE, "is not made for this end of TLS" },
 	{ GNUTLS_CERT_INSECURE_ALGORITHM, GNUTLS_A_UNSUPPORTED_CERTIFICATE, "uses a weak algorithm or key" },
+	{ GNUTLS_CERT_SIGNER_CONSTRAINTS_FAILURE, GNUTLS_A_BAD_CERTIFICATE,
+	  "goes beyond what a CA above it may sign (path length, names, usage)" },
 	{ GNUTLS_CERT_SIGNER_NOT_CA, GNUTLS_A_UNKNOWN_CA, "is signed by a certificate that is no CA's" },
 	{ ~0U, GNUTLS_A_BAD_CERTIFICATE, "does not verify" },
 };
@@ -67,10 +68,38 @@ static enum status_code describe_failure(unsigned found, struct status *st, gnut
 	return status_set(st, STATUS_UNAUTHENTICATED, "the certificate %s", failures[i].text);
 }
 
+/*
+ * Who signed the leaf is what GnuTLS found when it built the path, and nothing that a certificate says of itself: a chain
+ * may hold another certificate of the issuer's name, whose key was computed to fit the leaf's signature. GnuTLS tells it
+ * step by step, to a function without an argument: each thread has a place for it.
+ */
+static _Thread_local struct {
+	gnutls_x509_crt_t leaf, issuer;
+} path;
+
+static int note_issuer(gnutls_x509_crt_t crt, gnutls_x509_crt_t issuer, gnutls_x509_crl_t crl, unsigned found)
+{
+	(void)crl;
+	if (crt == path.leaf && found == 0)
+		path.issuer = issuer;
+	return 0;
+}
+
+/* What was found under one anchor; 0: all is well, and *ret_issuer signed the leaf. */
+static int verify_under(const struct anchor *anchor, gnutls_x509_crt_t *chain, unsigned n, gnutls_typed_vdata_st *purpose,
+			unsigned *ret_found, gnutls_x509_crt_t *ret_issuer)
+{
+	path.leaf = chain[0];
+	path.issuer = NULL;
+	int rv = gnutls_x509_trust_list_verify_crt2(anchor->list, chain, n, purpose, 1, VERIFY_FLAGS, ret_found, note_issuer);
+	*ret_issuer = path.issuer;
+	return rv;
+}
+
 /* The anchor under which the chain verifies (RFC 5280 §6); anchors of the cluster are asked first. */
 static enum status_code find_anchor(const struct chain_context *context, gnutls_x509_crt_t *chain, unsigned n,
 				    struct status *st, gnutls_alert_description_t *ret_alert,
-				    const struct anchor **ret_anchor)
+				    const struct anchor **ret_anchor, gnutls_x509_crt_t *ret_issuer)
 {
 	const char *oid = context->purpose == TRUST_SERVER ? GNUTLS_KP_TLS_WWW_SERVER : GNUTLS_KP_TLS_WWW_CLIENT;
 	gnutls_typed_vdata_st purpose = { .type = GNUTLS_DT_KEY_PURPOSE_OID,
@@ -79,11 +108,15 @@ static enum status_code find_anchor(const struct chain_context *context, gnutls_
 	for (size_t i = 0; i < context->anchors->n; i++) {
 		const struct anchor *anchor = &context->anchors->list[i];
 		unsigned found = 0;
-		int rv = gnutls_x509_trust_list_verify_crt2(anchor->list, chain, n, &purpose, 1, VERIFY_FLAGS, &found, NULL);
+		gnutls_x509_crt_t issuer = NULL;
+		int rv = verify_under(anchor, chain, n, &purpose, &found, &issuer);
 		if (rv < 0)
 			return status_set(st, STATUS_INTERNAL, "verify a certificate: %s", gnutls_strerror(rv));
+		if (found == 0 && !issuer)
+			return status_set(st, STATUS_INTERNAL, "verify a certificate: no issuer");
 		if (found == 0) {
 			*ret_anchor = anchor;
+			*ret_issuer = issuer;
 			return STATUS_OK;
 		}
 		/* An anchor that knows the signer says more than one that does not. */
@@ -169,8 +202,25 @@ static void take_names(struct identity *id, struct x509_info *info)
 	info->n_uris = 0;
 	memcpy(id->serial, info->serial, info->serial_len);
 	id->serial_len = info->serial_len;
-	memcpy(id->issuer_key_id, info->issuer_key_id, info->issuer_key_id_len);
-	id->issuer_key_id_len = info->issuer_key_id_len;
+}
+
+/* Of the key that signed the leaf, as our CAs make their subject key id; what the leaf says of it does not count. */
+static enum status_code set_issuer(struct identity *id, gnutls_x509_crt_t issuer, struct status *st)
+{
+	gnutls_pubkey_t key = NULL;
+	int rv = gnutls_pubkey_init(&key);
+	if (rv >= 0)
+		rv = gnutls_pubkey_import_x509(key, issuer, 0);
+	enum status_code rc = STATUS_OK;
+	if (rv < 0)
+		rc = status_set(st, STATUS_INTERNAL, "key of the issuer: %s", gnutls_strerror(rv));
+	if (rc == STATUS_OK)
+		rc = x509_key_id(key, st, id->issuer_key_id);
+	if (rc == STATUS_OK)
+		id->issuer_key_id_len = X509_KEY_ID_SIZE;
+	if (key)
+		gnutls_pubkey_deinit(key);
+	return rc;
 }
 
 static enum status_code set_key(struct identity *id, gnutls_x509_crt_t crt, struct status *st)
@@ -207,7 +257,8 @@ static int64_t shortest_life(gnutls_x509_crt_t *chain, unsigned n, const struct 
 }
 
 static enum status_code make_identity(const struct chain_context *context, gnutls_x509_crt_t *chain, unsigned n,
-				      const struct anchor *anchor, struct status *st, struct identity **ret_identity)
+				      const struct anchor *anchor, gnutls_x509_crt_t issuer, struct status *st,
+				      struct identity **ret_identity)
 {
 	struct x509_info info;
 	struct status detail;
@@ -219,9 +270,9 @@ static enum status_code make_identity(const struct chain_context *context, gnutl
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "identity: out of memory");
 		goto out;
 	}
-	if (info.ca || info.issuer_key_id_len == 0) {
-		rc = status_set(st, STATUS_UNAUTHENTICATED, "the certificate of '%s' %s", info.common_name,
-				info.ca ? "is a CA's, not a peer's" : "does not say which key signed it");
+	if (info.ca) {
+		rc = status_set(st, STATUS_UNAUTHENTICATED, "the certificate of '%s' is a CA's, not a peer's",
+				info.common_name);
 		goto out;
 	}
 	id->infrastructure = anchor->infrastructure;
@@ -229,6 +280,8 @@ static enum status_code make_identity(const struct chain_context *context, gnutl
 	id->not_after = shortest_life(chain, n, anchor);
 	take_names(id, &info);
 	rc = set_roles(context, info.usage, id, st);
+	if (rc == STATUS_OK)
+		rc = set_issuer(id, issuer, st);
 	if (rc == STATUS_OK)
 		rc = set_key(id, chain[0], st);
 out:
@@ -241,27 +294,49 @@ out:
 	return STATUS_OK;
 }
 
+/* Parses one and looks at it; computes nothing with a key in it. */
+static enum status_code read_certificate(const gnutls_datum_t *der, struct status *st, gnutls_x509_crt_t *ret_crt)
+{
+	gnutls_x509_crt_t crt;
+	struct status detail;
+	int rv = gnutls_x509_crt_init(&crt);
+	if (rv < 0)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "read a certificate: %s", gnutls_strerror(rv));
+	enum status_code rc;
+	rv = gnutls_x509_crt_import(crt, der, GNUTLS_X509_FMT_DER);
+	if (rv < 0)
+		rc = status_set(st, STATUS_UNAUTHENTICATED, "read a certificate: %s", gnutls_strerror(rv));
+	else
+		rc = x509_accept_certificate(crt, &detail);
+	if (rv >= 0 && rc == STATUS_INVALID_ARGUMENT)
+		rc = status_set(st, STATUS_UNAUTHENTICATED, "a certificate of the chain: %s", detail.message);
+	else if (rv >= 0 && rc != STATUS_OK)
+		rc = status_set(st, rc, "%s", detail.message);
+	if (rc != STATUS_OK) {
+		gnutls_x509_crt_deinit(crt);
+		return rc;
+	}
+	*ret_crt = crt;
+	return STATUS_OK;
+}
+
 enum status_code chain_verify(const struct chain_context *context, const gnutls_datum_t *chain, unsigned n,
 			      struct status *st, gnutls_alert_description_t *ret_alert, struct identity **ret_identity)
 {
-	gnutls_x509_crt_t crts[CHAIN_MAX];
+	gnutls_x509_crt_t crts[CHAIN_MAX], issuer = NULL;
 	unsigned n_crts = 0;
 	const struct anchor *anchor = NULL;
 	enum status_code rc = STATUS_OK;
 	*ret_alert = GNUTLS_A_BAD_CERTIFICATE;
+	/* All of them before the first signature is looked at. */
 	while (n_crts < n && rc == STATUS_OK) {
-		int rv = gnutls_x509_crt_init(&crts[n_crts]);
-		if (rv >= 0) {
-			n_crts++;
-			rv = gnutls_x509_crt_import(crts[n_crts - 1], &chain[n_crts - 1], GNUTLS_X509_FMT_DER);
-		}
-		if (rv < 0)
-			rc = status_set(st, STATUS_UNAUTHENTICATED, "read a certificate: %s", gnutls_strerror(rv));
+		rc = read_certificate(&chain[n_crts], st, &crts[n_crts]);
+		n_crts += rc == STATUS_OK;
 	}
 	if (rc == STATUS_OK)
-		rc = find_anchor(context, crts, n, st, ret_alert, &anchor);
+		rc = find_anchor(context, crts, n, st, ret_alert, &anchor, &issuer);
 	if (rc == STATUS_OK)
-		rc = make_identity(context, crts, n, anchor, st, ret_identity);
+		rc = make_identity(context, crts, n, anchor, issuer, st, ret_identity);
 	while (n_crts > 0)
 		gnutls_x509_crt_deinit(crts[--n_crts]);
 	return rc;

@@ -9,6 +9,9 @@
 #include "common/net/trust.h"
 #include "common/net/trust_anchors.h"
 
+/* Leaf, issuing CA, a third party's intermediates, root: no more is needed, and the work a peer can ask for is bounded. */
+#define CHAIN_MAX 8
+
 struct chain_context {
 	const struct anchors *anchors;
 	const char *cluster;

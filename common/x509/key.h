@@ -25,8 +25,9 @@ enum status_code x509_key_save(gnutls_x509_privkey_t key, const char *passphrase
 enum status_code x509_key_export(gnutls_x509_privkey_t key, struct status *st, struct buffer *ret_der) MUST_CHECK;
 enum status_code x509_key_import(struct slice der, struct status *st, gnutls_x509_privkey_t *ret_key) MUST_CHECK;
 
-/* SHA-1 of the subjectPublicKey bits, 20 bytes (RFC 5280 §4.2.1.2 (1)): SKI and AKI. */
-enum status_code x509_key_id(gnutls_pubkey_t key, struct status *st, uint8_t ret_id[20]) MUST_CHECK;
+/* SHA-1 of the subjectPublicKey bits (RFC 5280 §4.2.1.2 (1)): SKI and AKI. It names a key and proves nothing. */
+#define X509_KEY_ID_SIZE 20
+enum status_code x509_key_id(gnutls_pubkey_t key, struct status *st, uint8_t ret_id[X509_KEY_ID_SIZE]) MUST_CHECK;
 
 /* Do the key and the certificate belong together? Sets *ret_match. */
 enum status_code x509_key_matches(gnutls_x509_privkey_t key, gnutls_x509_crt_t crt, struct status *st,
@@ -37,8 +38,8 @@ enum status_code x509_request_make(gnutls_x509_privkey_t key, const char *common
 				   struct buffer *ret_pem) MUST_CHECK;
 
 /*
- * A request from a peer: DER or PEM of at most 16 KiB, self-signature verified once (proof of possession), key
- * accepted (ECDSA P-256/P-384/P-521, Ed25519, RSA of 2048 to 8192 bits). Nothing else in it counts. About 0.15 ms.
+ * A request from a peer: DER or PEM of at most 16 KiB, its key and the kind of its signature as common/x509/accept.h
+ * says, then the signature verified once (proof of possession). Nothing else in it counts. About 0.15 ms.
  * The caller frees with gnutls_pubkey_deinit(). INVALID_ARGUMENT says what is wrong with it.
  */
 enum status_code x509_request_verify(struct slice request, struct status *st, gnutls_pubkey_t *ret_key) MUST_CHECK;

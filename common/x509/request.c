@@ -3,10 +3,9 @@
 
 #include <string.h>
 
+#include "common/x509/accept.h"
+
 #define REQUEST_MAX (16 * 1024)
-#define RSA_BITS_MIN 2048
-#define RSA_BITS_MAX 8192
-#define RSA_EXPONENT_MAX 5 /* bytes: 65537 is what everyone uses; a long one makes every verification slow */
 
 static enum status_code sign_request(gnutls_x509_crq_t crq, gnutls_x509_privkey_t key, const char *common_name,
 				     struct status *st, struct buffer *ret_pem)
@@ -41,47 +40,6 @@ enum status_code x509_request_make(gnutls_x509_privkey_t key, const char *common
 	return rc;
 }
 
-static enum status_code check_rsa(gnutls_pubkey_t key, unsigned bits, struct status *st)
-{
-	if (bits < RSA_BITS_MIN || bits > RSA_BITS_MAX)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "certificate request: RSA key of %u bits; use %u to %u, or P-256",
-				  bits, RSA_BITS_MIN, RSA_BITS_MAX);
-	gnutls_datum_t modulus = { 0 }, exponent = { 0 };
-	int rv = gnutls_pubkey_export_rsa_raw(key, &modulus, &exponent);
-	if (rv < 0)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "certificate request: RSA key: %s", gnutls_strerror(rv));
-	enum status_code rc = STATUS_OK;
-	if (exponent.size > RSA_EXPONENT_MAX || exponent.size < 2)
-		rc = status_set(st, STATUS_INVALID_ARGUMENT, "certificate request: RSA key with an odd exponent; use 65537");
-	gnutls_free(modulus.data);
-	gnutls_free(exponent.data);
-	return rc;
-}
-
-/* Before the signature is looked at: what it costs to verify is the key's choice. */
-static enum status_code check_key(gnutls_pubkey_t key, struct status *st)
-{
-	unsigned bits = 0;
-	gnutls_ecc_curve_t curve = GNUTLS_ECC_CURVE_INVALID;
-	int algorithm = gnutls_pubkey_get_pk_algorithm(key, &bits);
-	switch (algorithm) {
-	case GNUTLS_PK_EDDSA_ED25519:
-		return STATUS_OK;
-	case GNUTLS_PK_RSA:
-		return check_rsa(key, bits, st);
-	case GNUTLS_PK_ECDSA:
-		if (gnutls_pubkey_export_ecc_raw2(key, &curve, NULL, NULL, 0) >= 0 &&
-		    (curve == GNUTLS_ECC_CURVE_SECP256R1 || curve == GNUTLS_ECC_CURVE_SECP384R1 ||
-		     curve == GNUTLS_ECC_CURVE_SECP521R1))
-			return STATUS_OK;
-		return status_set(st, STATUS_INVALID_ARGUMENT, "certificate request: curve %s is not accepted; use P-256",
-				  curve == GNUTLS_ECC_CURVE_INVALID ? "unknown" : gnutls_ecc_curve_get_name(curve));
-	default:
-		return status_set(st, STATUS_INVALID_ARGUMENT,
-				  "certificate request: a key of this kind is not accepted; use ECDSA P-256");
-	}
-}
-
 static enum status_code import_key(gnutls_x509_crq_t crq, gnutls_pubkey_t key, struct slice request,
 				   struct status *st)
 {
@@ -96,13 +54,17 @@ static enum status_code import_key(gnutls_x509_crq_t crq, gnutls_pubkey_t key, s
 	rv = gnutls_pubkey_import_x509_crq(key, crq, 0);
 	if (rv < 0)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "certificate request: its key: %s", gnutls_strerror(rv));
-	enum status_code rc = check_key(key, st);
-	if (rc != STATUS_OK)
+	enum status_code rc = x509_accept_key(key, st);
+	if (rc == STATUS_OK)
+		rc = x509_accept_signature(gnutls_x509_crq_get_signature_algorithm(crq), st);
+	if (rc != STATUS_OK) {
+		(void)status_prefix(st, "certificate request");
 		return rc;
+	}
 	rv = gnutls_x509_crq_verify(crq, 0);
 	if (rv < 0)
 		return status_set(st, STATUS_INVALID_ARGUMENT,
-				  "certificate request: not signed by its own key, or with a broken hash: %s; make a new one",
+				  "certificate request: not signed by its own key: %s; make a new one",
 				  gnutls_strerror(rv));
 	return STATUS_OK;
 }

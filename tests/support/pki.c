@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <gnutls/abstract.h>
+#include <gnutls/crypto.h>
 
 #define PKI_LEAVES_MAX 256
 #define PKI_PATH_MAX 4096
@@ -79,13 +80,30 @@ static void set_serial(gnutls_x509_crt_t crt, uint64_t serial)
 	must(gnutls_x509_crt_set_serial(crt, bytes + skip, sizeof bytes - skip), "serial");
 }
 
+/* SHA-1 of the point (RFC 5280 §4.2.1.2 (1)): 04, x, y. GnuTLS's own key id is another hash. */
+static void key_id_of(gnutls_x509_crt_t crt, uint8_t ret_id[20])
+{
+	gnutls_pubkey_t key;
+	gnutls_datum_t x, y;
+	uint8_t point[65] = { 4 };
+	must(gnutls_pubkey_init(&key), "key id");
+	must(gnutls_pubkey_import_x509(key, crt, 0), "key id");
+	must(gnutls_pubkey_export_ecc_raw2(key, NULL, &x, &y, GNUTLS_EXPORT_FLAG_NO_LZ), "key id");
+	assert_true(x.size <= 32 && y.size <= 32);
+	memcpy(point + 33 - x.size, x.data, x.size);
+	memcpy(point + 65 - y.size, y.data, y.size);
+	must(gnutls_hash_fast(GNUTLS_DIG_SHA1, point, sizeof point, ret_id), "key id");
+	gnutls_free(x.data);
+	gnutls_free(y.data);
+	gnutls_pubkey_deinit(key);
+}
+
 static void set_key_id(gnutls_x509_crt_t crt, gnutls_x509_crt_t issuer)
 {
 	uint8_t id[64];
 	size_t len = sizeof id;
-	must(gnutls_x509_crt_get_key_id(crt, GNUTLS_KEYID_USE_SHA1, id, &len), "key id");
-	must(gnutls_x509_crt_set_subject_key_id(crt, id, len), "subject key id");
-	len = sizeof id;
+	key_id_of(crt, id);
+	must(gnutls_x509_crt_set_subject_key_id(crt, id, 20), "subject key id");
 	must(gnutls_x509_crt_get_subject_key_id(issuer, id, &len, NULL), "issuer's key id");
 	must(gnutls_x509_crt_set_authority_key_id(crt, id, len), "authority key id");
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/secret.h"
 #include "common/net/conn_internal.h"
 
 enum status_code conn_new(const char *peer, struct tls_credentials *credentials, bool server, struct status *st,
@@ -162,7 +163,8 @@ void conn_recheck(struct conn *c)
 {
 	pthread_mutex_lock(&c->mutex);
 	struct status st;
-	if (c->identity && c->state < CONN_CLOSING && trust_recheck(c->trust, c->identity, &st) != STATUS_OK) {
+	bool open = c->state == CONN_HELLO || c->state == CONN_UP;
+	if (open && c->identity && trust_recheck(c->trust, c->identity, &st) != STATUS_OK) {
 		conn_blame(c, st.code, "%s", st.message);
 		conn_refuse(c, GNUTLS_A_CERTIFICATE_REVOKED);
 	}
@@ -189,6 +191,14 @@ bool conn_reserve(struct buffer *b, size_t more)
 	buffer_wipe(b);
 	*b = bigger;
 	return true;
+}
+
+/* The cost follows what was used, not what there is room for: next to the cipher's nothing that can be measured. */
+void conn_consume(struct buffer *b, size_t n)
+{
+	buffer_consume(b, n);
+	if (n > 0)
+		secret_wipe(b->data + b->len, n);
 }
 
 /* Output that a thread holds back: of so many connections at most, others are written at once. */
@@ -232,7 +242,7 @@ static bool queue_frame(struct conn *c, const struct slice *parts, size_t n, siz
 {
 	/* Keeps what was already encrypted from piling up in front of a peer that is never quite caught up with. */
 	if (c->out_used > 0 && c->out_used >= c->out.len / 2) {
-		buffer_consume(&c->out, c->out_used);
+		conn_consume(&c->out, c->out_used);
 		c->out_used = 0;
 	}
 	if (!conn_reserve(&c->out, len + 8))

@@ -63,7 +63,7 @@ struct conn {
 	gnutls_session_t session;
 	_Atomic(void *) data;
 
-	struct identity *identity; /* set in the handshake, then constant */
+	struct identity *identity; /* set in the handshake; looked at from CONN_HELLO on, constant then */
 	struct status why;         /* the first reason for the end; OK until there is one */
 	bool ending;               /* `why` stands */
 	bool was_up;
@@ -76,7 +76,12 @@ struct conn {
 	struct buffer plain;
 	bool read_pending;         /* a read of the stream is under way */
 	bool draining;             /* the stream has hung up; what the system still holds is read */
-	bool dispatching;          /* handlers run: output waits until they return */
+	/*
+	 * The read callback works without the mutex: GnuTLS computes the handshake, or handlers run. Until it is back,
+	 * output and the next read wait, and in a handshake the session, `in` and `cipher` are the callback's own; who closes
+	 * the connection meanwhile sets its state.
+	 */
+	bool dispatching;
 	uint64_t heard_ms;         /* last byte from the peer, monotonic */
 
 	/* Out: plain text -> cipher (by GnuTLS's push) -> flight, one write of the stream at a time. */
@@ -113,11 +118,16 @@ void conn_finish(struct conn *c);
 void conn_refuse(struct conn *c, gnutls_alert_description_t alert);
 /* Makes room in a buffer of plain text, which may be secret: what it grows out of is wiped. False: no memory. */
 bool conn_reserve(struct buffer *b, size_t more) MUST_CHECK;
+/* Drops the first n bytes of one, and wipes where they were. */
+void conn_consume(struct buffer *b, size_t n);
 /* Small frames leave at once, and a peer whose host is gone is noticed in the end. */
 void conn_tune(nng_stream *stream);
 /* Leaves a callback: unlocks; the last one out of a dead connection runs `down` and hands it to the reaper. */
 void conn_leave(struct conn *c);
-/* Refuses the peer if the trust no longer takes it. Locks by itself. */
+/*
+ * Refuses the peer if the trust no longer takes it. Locks by itself, and never waits for a handshake: one that is under
+ * way looks at the trust again when it is through.
+ */
 void conn_recheck(struct conn *c);
 
 /*
@@ -148,9 +158,13 @@ enum tls_progress {
 	TLS_AGAIN,  /* needs more input */
 	TLS_DONE,   /* handshake complete */
 	TLS_CLOSED, /* the peer said close_notify */
-	TLS_FAILED, /* blamed; conn_refuse() or conn_kill() was called */
+	TLS_FAILED, /* blamed; conn_refuse() or conn_kill() was called, here or by another thread */
 };
 enum status_code conn_tls_init(struct conn *c, struct status *st) MUST_CHECK;
+/*
+ * Takes all that is in `in`, and more than the handshake only when it is done. Lets go of the mutex while GnuTLS computes
+ * and verifies, and takes it again: the state may have changed.
+ */
 enum tls_progress conn_tls_handshake(struct conn *c);
 /* Moves all that is in `in` to `plain`. */
 enum tls_progress conn_tls_decrypt(struct conn *c);

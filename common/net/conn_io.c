@@ -305,7 +305,7 @@ static bool take_hello(struct conn *c)
 		conn_finish(c);
 		return false;
 	}
-	buffer_consume(&c->plain, sizeof expected);
+	conn_consume(&c->plain, sizeof expected);
 	c->state = CONN_UP;
 	c->was_up = true;
 	if (c->limits.idle_ms)
@@ -341,7 +341,7 @@ static void dispatch(struct conn *c, bool came_up)
 	conn_release();
 	pthread_mutex_lock(&c->mutex);
 	c->dispatching = false;
-	buffer_consume(&c->plain, used);
+	conn_consume(&c->plain, used);
 	if (c->plain.len == 0 && c->in.cap == READ_MIN)
 		buffer_wipe(&c->plain);
 	if (refused) {

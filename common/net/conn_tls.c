@@ -1,15 +1,25 @@
 /*
  * GnuTLS over buffers: its pull takes from `in` and its push adds to `cipher`; neither blocks. What GnuTLS calls
- * GNUTLS_E_AGAIN is "come back with the next read".
+ * GNUTLS_E_AGAIN is "call again": with the next read, or at once where some of this one is left.
+ *
+ * A peer's key costs what its maker chose, so its chain is verified before anything is computed with a key in it. GnuTLS
+ * asks its verify function too late for that in TLS 1.3: CertificateVerify is checked first. So the chain is judged in
+ * a hook ahead of that message, and once more where GnuTLS asks, which is ahead of every signature in TLS 1.2. The second
+ * time costs a hash (trust_verify_handshake()), and nobody comes past both.
  */
 #include <errno.h>
 #include <string.h>
 
-#include "common/base/secret.h"
 #include "common/net/conn_internal.h"
+#include "common/net/trust_verify.h"
+#include "common/x509/name.h"
 
-/* What a peer without a verified certificate may make us hold for one handshake message. */
-#define HANDSHAKE_MESSAGE_MAX 32768
+/*
+ * What a peer without a verified certificate may make us hold for one handshake message. The longest is a chain: all the
+ * names that a leaf may have, and for each certificate its key, signature and the rest (1.8 KiB with RSA of 4096 bits).
+ */
+#define CERTIFICATE_BESIDES_NAMES 2560
+#define HANDSHAKE_MESSAGE_MAX (X509_NAMES_MAX + CHAIN_MAX * CERTIFICATE_BESIDES_NAMES)
 /* More than one round of conn_tls_encrypt() writes; the rest is for answers to KeyUpdate, which a peer asks for. */
 #define CIPHER_MAX (256 * 1024)
 #define RECORD_MAX 16384
@@ -52,7 +62,17 @@ static enum status_code check_role(const struct conn *c, const struct identity *
 			  peer_roles_describe(c->roles, wanted, sizeof wanted));
 }
 
-/* GnuTLS asks this once in the handshake; nothing else verifies the peer. */
+/* Without the mutex, as all of the handshake. */
+static int refuse_peer(struct conn *c, gnutls_alert_description_t alert, const struct status *why)
+{
+	pthread_mutex_lock(&c->mutex);
+	c->alert = alert;
+	conn_blame(c, why->code, "%s", why->message);
+	pthread_mutex_unlock(&c->mutex);
+	return GNUTLS_E_CERTIFICATE_ERROR;
+}
+
+/* Nothing else verifies the peer. */
 static int verify_peer(gnutls_session_t session)
 {
 	struct conn *c = gnutls_session_get_ptr(session);
@@ -71,13 +91,23 @@ static int verify_peer(gnutls_session_t session)
 	}
 	if (rc != STATUS_OK) {
 		identity_unref(id);
-		c->alert = alert;
-		conn_blame(c, rc, "%s", st.message);
-		return GNUTLS_E_CERTIFICATE_ERROR;
+		return refuse_peer(c, alert, &st);
 	}
-	identity_unref(c->identity);
+	pthread_mutex_lock(&c->mutex);
+	struct identity *before = c->identity;
 	c->identity = id;
+	pthread_mutex_unlock(&c->mutex);
+	identity_unref(before);
 	return 0;
+}
+
+static int before_certificate_verify(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
+				     const gnutls_datum_t *message)
+{
+	(void)type;
+	(void)when;
+	(void)message;
+	return incoming ? verify_peer(session) : 0;
 }
 
 enum status_code conn_tls_init(struct conn *c, struct status *st)
@@ -94,6 +124,8 @@ enum status_code conn_tls_init(struct conn *c, struct status *st)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "TLS session: %s", gnutls_strerror(rv));
 	gnutls_session_set_ptr(c->session, c);
 	gnutls_session_set_verify_function(c->session, verify_peer);
+	gnutls_handshake_set_hook_function(c->session, GNUTLS_HANDSHAKE_CERTIFICATE_VERIFY, GNUTLS_HOOK_PRE,
+					   before_certificate_verify);
 	gnutls_transport_set_ptr(c->session, c);
 	gnutls_transport_set_push_function(c->session, push);
 	gnutls_transport_set_pull_function(c->session, pull);
@@ -164,16 +196,30 @@ static enum tls_progress fail(struct conn *c, int rv)
 	return TLS_FAILED;
 }
 
-enum tls_progress conn_tls_handshake(struct conn *c)
+/*
+ * GnuTLS says "again" also when it has read a record that is not all its caller waits for: a part of a message, a
+ * KeyUpdate. What follows that is still to be read, here or never.
+ */
+static bool input_left(const struct conn *c, size_t used_before)
+{
+	return c->in.used < c->in.len && c->in.used > used_before;
+}
+
+/* Without the mutex. */
+static int compute_handshake(struct conn *c)
 {
 	int rv;
+	size_t used;
 	do {
+		used = c->in.used;
 		rv = gnutls_handshake(c->session);
-	} while (rv < 0 && rv != GNUTLS_E_AGAIN && !gnutls_error_is_fatal(rv));
-	if (rv == GNUTLS_E_AGAIN)
-		return TLS_AGAIN;
-	if (rv < 0)
-		return fail(c, rv);
+	} while (rv < 0 && (rv == GNUTLS_E_AGAIN ? input_left(c, used) : !gnutls_error_is_fatal(rv)));
+	return rv;
+}
+
+/* What GnuTLS does not ask for. */
+static enum tls_progress check_handshake(struct conn *c)
+{
 	/* RFC 7627 §5.3: without it two sessions of 1.2 can be made to share their secret. */
 	if (gnutls_protocol_get_version(c->session) < GNUTLS_TLS1_3 &&
 	    !gnutls_session_ext_master_secret_status(c->session)) {
@@ -187,14 +233,35 @@ enum tls_progress conn_tls_handshake(struct conn *c)
 		conn_blame(c, STATUS_UNAUTHENTICATED, "the peer sent no certificate");
 		return fail(c, GNUTLS_E_CERTIFICATE_REQUIRED);
 	}
+	/* conn_recheck() has passed over this one since it was verified. */
+	struct status st;
+	if (c->identity && trust_recheck(c->trust, c->identity, &st) != STATUS_OK) {
+		c->alert = GNUTLS_A_CERTIFICATE_REVOKED;
+		conn_blame(c, st.code, "%s", st.message);
+		return fail(c, GNUTLS_E_CERTIFICATE_ERROR);
+	}
 	return TLS_DONE;
+}
+
+enum tls_progress conn_tls_handshake(struct conn *c)
+{
+	c->dispatching = true;
+	pthread_mutex_unlock(&c->mutex);
+	int rv = compute_handshake(c);
+	pthread_mutex_lock(&c->mutex);
+	c->dispatching = false;
+	if (c->state != CONN_HANDSHAKE)
+		return TLS_FAILED;
+	if (rv == GNUTLS_E_AGAIN)
+		return c->in.used < c->in.len ? fail(c, GNUTLS_E_INTERNAL_ERROR) : TLS_AGAIN;
+	return rv < 0 ? fail(c, rv) : check_handshake(c);
 }
 
 enum tls_progress conn_tls_decrypt(struct conn *c)
 {
 	for (;;) {
 		/* Plain text is never longer than its cipher text; GnuTLS may hold a part of a record besides. */
-		size_t want = c->in.len - c->in.used;
+		size_t used = c->in.used, want = c->in.len - used;
 		if (c->plain.cap - c->plain.len < 256 && !conn_reserve(&c->plain, want > 1024 ? want : 1024)) {
 			conn_blame(c, STATUS_RESOURCE_EXHAUSTED, "out of memory");
 			conn_kill(c);
@@ -205,8 +272,10 @@ enum tls_progress conn_tls_decrypt(struct conn *c)
 			c->plain.len += (size_t)n;
 		else if (n == 0)
 			return TLS_CLOSED;
-		else if (n == GNUTLS_E_AGAIN)
+		else if (n == GNUTLS_E_AGAIN && c->in.used == c->in.len)
 			return TLS_AGAIN;
+		else if (n == GNUTLS_E_AGAIN && !input_left(c, used))
+			return fail(c, GNUTLS_E_INTERNAL_ERROR);
 		else if (n == GNUTLS_E_REHANDSHAKE) /* of TLS 1.2: a new identity in the middle of things */
 			return fail(c, GNUTLS_E_REHANDSHAKE);
 		else if (gnutls_error_is_fatal((int)n))
@@ -229,8 +298,10 @@ bool conn_tls_encrypt(struct conn *c, size_t max)
 			return false;
 		}
 	}
-	if (c->out_used == c->out.len)
-		c->out.len = c->out_used = 0;
+	if (c->out_used == c->out.len) {
+		conn_consume(&c->out, c->out.len);
+		c->out_used = 0;
+	}
 	return true;
 }
 
@@ -244,6 +315,6 @@ void conn_tls_alert(struct conn *c, gnutls_alert_description_t alert)
 {
 	c->last_alert = true;
 	(void)gnutls_alert_send(c->session, GNUTLS_AL_FATAL, alert); /* the same */
-	secret_wipe(c->out.data, c->out.len);
-	c->out.len = c->out_used = 0;
+	conn_consume(&c->out, c->out.len);
+	c->out_used = 0;
 }

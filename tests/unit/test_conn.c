@@ -3,6 +3,7 @@
 
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -576,6 +577,118 @@ static void test_conn_nng_req(void **state)
 	wire_wait_down(&w->log, 1);
 }
 
+/* Both ends of one connection, at rest; both struct conn of this process. */
+
+static _Atomic(struct conn *) accepted;
+static void (*noted_up)(void *arg, struct conn *c);
+
+static void keep(void *arg, struct conn *c)
+{
+	atomic_store(&accepted, c);
+	noted_up(arg, c);
+}
+
+static struct conn *connect_both(struct wire *w, struct wire_log *log)
+{
+	noted_up = w->options.handlers.up;
+	w->options.handlers.up = keep;
+	wire_listen(w);
+	wire_log_init(log);
+	struct conn *c = wire_dial(w, w->admin, log);
+	wire_wait_up(log, 1);
+	wire_wait_up(&w->log, 1);
+	wait_for_callbacks(c);
+	wait_for_callbacks(accepted);
+	return c;
+}
+
+/* As if so many records had been sent and received. */
+static void set_sequence(struct conn *c, uint32_t n)
+{
+	uint8_t bytes[8] = { 0, 0, 0, 0, (uint8_t)(n >> 24), (uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n };
+	pthread_mutex_lock(&c->mutex);
+	for (unsigned read = 0; read < 2; read++)
+		assert_int_equal(gnutls_record_set_state(c->session, read, bytes), 0);
+	pthread_mutex_unlock(&c->mutex);
+}
+
+static uint64_t records_sent(struct conn *c)
+{
+	uint8_t bytes[8];
+	uint64_t n = 0;
+	pthread_mutex_lock(&c->mutex);
+	assert_int_equal(gnutls_record_get_state(c->session, 0, NULL, NULL, NULL, bytes), 0);
+	pthread_mutex_unlock(&c->mutex);
+	for (int i = 0; i < 8; i++)
+		n = n << 8 | bytes[i];
+	return n;
+}
+
+/* After 2^24 records GnuTLS changes its keys by itself: both ends, and each goes on reading. */
+static void test_conn_rekey(void **state)
+{
+	enum { LIMIT = 1 << 24, EARLY = 20, FRAMES = 50 };
+	struct wire *w = *state;
+	struct wire_log log;
+	struct conn *c = connect_both(w, &log);
+	for (unsigned round = 0; round < 3; round++) {
+		set_sequence(c, LIMIT - EARLY);
+		set_sequence(accepted, LIMIT - EARLY - round); /* not always both in the same frame */
+		for (unsigned i = 0; i < 2; i++) { /* what one sends the other must expect */
+			struct conn *from = i ? accepted : c, *to = i ? c : accepted;
+			uint8_t bytes[8];
+			pthread_mutex_lock(&from->mutex);
+			assert_int_equal(gnutls_record_get_state(from->session, 0, NULL, NULL, NULL, bytes), 0);
+			pthread_mutex_unlock(&from->mutex);
+			pthread_mutex_lock(&to->mutex);
+			assert_int_equal(gnutls_record_set_state(to->session, 1, bytes), 0);
+			pthread_mutex_unlock(&to->mutex);
+		}
+		for (unsigned i = 1; i <= FRAMES; i++) {
+			wire_send(c, "0123456789", 10);
+			wire_wait_frames(&log, round * FRAMES + i);
+		}
+		wait_for_callbacks(c);
+		wait_for_callbacks(accepted);
+		assert_true(records_sent(c) < FRAMES);
+		assert_true(records_sent(accepted) < FRAMES);
+	}
+	close_and_wait(c, &log);
+}
+
+static void has_no_trace(struct conn *c, uint8_t mark)
+{
+	pthread_mutex_lock(&c->mutex);
+	const struct buffer *buffers[] = { &c->out, &c->plain };
+	unsigned found = 0;
+	assert_int_equal(c->out.len + c->plain.len, 0);
+	for (int i = 0; i < 2; i++) {
+		for (size_t at = 0; at + 4 < buffers[i]->cap; at++)
+			found += buffers[i]->data[at] == mark && memcmp(buffers[i]->data + at, buffers[i]->data + at + 1, 3) == 0;
+	}
+	pthread_mutex_unlock(&c->mutex);
+	assert_int_equal(found, 0);
+}
+
+/* What was plain text is wiped where it stood, also in buffers that are kept for more. */
+static void test_conn_leaves_no_trace(void **state)
+{
+	static uint8_t data[300000];
+	struct wire *w = *state;
+	struct wire_log log;
+	struct conn *c = connect_both(w, &log);
+	memset(data, 0xa5, sizeof data);
+	for (unsigned i = 1; i <= 20; i++) {
+		wire_send(c, data, sizeof data / i);
+		wire_wait_frames(&log, i);
+		wait_for_callbacks(c);
+		wait_for_callbacks(accepted);
+		has_no_trace(c, 0xa5);
+		has_no_trace(accepted, 0xa5);
+	}
+	close_and_wait(c, &log);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -601,6 +714,8 @@ int main(void)
 		TEST(test_conn_frame_too_long),
 		TEST(test_conn_output_is_bounded),
 		TEST(test_conn_nng_req),
+		TEST(test_conn_rekey),
+		TEST(test_conn_leaves_no_trace),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -211,9 +211,10 @@ static enum status_code verify_file(const char *name, struct status *st)
 static void test_key_request_takes_the_listed_keys(void **state)
 {
 	(void)state;
-	const char *good[] = { "rsa:2048", "ed25519", "ec -pkeyopt ec_paramgen_curve:P-384",
+	const char *good[] = { "rsa:2048", "rsa:2048 -pkeyopt rsa_keygen_pubexp:18446744073709551557", "ed25519", "ec -pkeyopt ec_paramgen_curve:P-384",
 			       "ec -pkeyopt ec_paramgen_curve:P-521" };
-	const char *bad[] = { "rsa:1024", "ec -pkeyopt ec_paramgen_curve:secp256k1", "ec -pkeyopt ec_paramgen_curve:P-192",
+	const char *bad[] = { "rsa:1024", "rsa:2048 -sha1", "rsa:2048 -sha224", "rsa:2048 -pkeyopt rsa_keygen_pubexp:3",
+			      "ec -pkeyopt ec_paramgen_curve:P-256 -sha1", "ec -pkeyopt ec_paramgen_curve:secp256k1", "ec -pkeyopt ec_paramgen_curve:P-192",
 			      "ed448", "rsa:2048 -pkeyopt rsa_keygen_pubexp:18446744073709551629" };
 	char command[512];
 	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {

@@ -5,11 +5,13 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <gnutls/abstract.h>
 
 #include "common/net/chain_cache.h"
 #include "common/net/trust.h"
+#include "common/x509/key.h"
 #include "tests/support/pki.h"
 
 struct fixture {
@@ -450,6 +452,212 @@ static void test_trust_changes_under_readers(void **state)
 	assert_false(race.bad);
 }
 
+/* Certificates that pki.h does not make */
+
+struct made {
+	gnutls_x509_crt_t crt;
+	gnutls_x509_privkey_t key;
+	gnutls_datum_t der;
+	uint8_t key_id[20];
+};
+
+struct make {
+	const char *name;
+	const struct made *issuer;         /* NULL: self-signed */
+	bool ca;
+	int path_len;                      /* of a CA; -1: none */
+	const uint8_t *says_key_id;        /* SKI, 20 bytes; NULL: none */
+	const uint8_t *says_issuer_key_id; /* AKI, the same */
+	gnutls_digest_algorithm_t digest;  /* 0: SHA-256 */
+	gnutls_x509_privkey_t key;         /* taken over; NULL: a new one */
+};
+
+static void make(const struct make *spec, struct made *ret_made)
+{
+	struct made m = { .key = spec->key };
+	time_t now = time(NULL);
+	if (!m.key)
+		assert_int_equal(x509_key_generate(NULL, &m.key), STATUS_OK);
+	assert_int_equal(gnutls_x509_crt_init(&m.crt), 0);
+	assert_int_equal(gnutls_x509_crt_set_version(m.crt, 3), 0);
+	assert_int_equal(gnutls_x509_crt_set_key(m.crt, m.key), 0);
+	assert_int_equal(gnutls_x509_crt_set_serial(m.crt, "\1", 1), 0);
+	assert_int_equal(gnutls_x509_crt_set_dn_by_oid(m.crt, GNUTLS_OID_X520_COMMON_NAME, 0, spec->name,
+						       (unsigned)strlen(spec->name)), 0);
+	assert_int_equal(gnutls_x509_crt_set_activation_time(m.crt, now - 60), 0);
+	assert_int_equal(gnutls_x509_crt_set_expiration_time(m.crt, now + 3600), 0);
+	if (spec->ca)
+		assert_int_equal(gnutls_x509_crt_set_basic_constraints(m.crt, 1, spec->path_len), 0);
+	if (spec->says_key_id)
+		assert_int_equal(gnutls_x509_crt_set_subject_key_id(m.crt, spec->says_key_id, 20), 0);
+	if (spec->says_issuer_key_id)
+		assert_int_equal(gnutls_x509_crt_set_authority_key_id(m.crt, spec->says_issuer_key_id, 20), 0);
+	assert_int_equal(gnutls_x509_crt_sign2(m.crt, spec->issuer ? spec->issuer->crt : m.crt,
+					       spec->issuer ? spec->issuer->key : m.key,
+					       spec->digest ? spec->digest : GNUTLS_DIG_SHA256, 0), 0);
+	assert_int_equal(gnutls_x509_crt_export2(m.crt, GNUTLS_X509_FMT_DER, &m.der), 0);
+	gnutls_pubkey_t public;
+	assert_int_equal(gnutls_pubkey_init(&public), 0);
+	assert_int_equal(gnutls_pubkey_import_x509(public, m.crt, 0), 0);
+	assert_int_equal(x509_key_id(public, NULL, m.key_id), STATUS_OK);
+	gnutls_pubkey_deinit(public);
+	*ret_made = m;
+}
+
+static void unmake(struct made *m)
+{
+	gnutls_x509_crt_deinit(m->crt);
+	if (m->key)
+		gnutls_x509_privkey_deinit(m->key);
+	gnutls_free(m->der.data);
+}
+
+static struct slice der_of(const struct made *m)
+{
+	return (struct slice){ m->der.data, m->der.size };
+}
+
+/* Who signed is told by the key that did, whatever the leaf says of it. */
+static void test_trust_issuer_is_the_key(void **state)
+{
+	struct fixture *f = *state;
+	struct made ca, leaf, sub, under;
+	uint8_t others[20];
+	size_t len = sizeof others;
+	assert_int_equal(gnutls_x509_crt_get_subject_key_id(pki_ca_crt(f->pki, PKI_CLUSTER_CA), others, &len, NULL), 0);
+	make(&(struct make){ .name = "no key id", .ca = true, .path_len = -1 }, &ca);
+	make(&(struct make){ .name = "n", .issuer = &ca, .says_issuer_key_id = others }, &leaf);
+	make(&(struct make){ .name = "sub", .issuer = &ca, .ca = true, .path_len = 0 }, &sub);
+	make(&(struct make){ .name = "n", .issuer = &sub, .says_issuer_key_id = others }, &under);
+	struct slice cas[] = { pki_ca_der(f->pki, PKI_CLUSTER_CA), der_of(&ca) };
+	assert_int_equal(trust_set_cluster_cas(f->trust, cas, 2, NULL), STATUS_OK);
+	const gnutls_datum_t direct[] = { leaf.der, sub.der }, chain[] = { under.der, sub.der, ca.der };
+	struct identity *id = NULL;
+	for (unsigned n = 1; n <= 2; n++) { /* what stands behind in the chain did not sign */
+		assert_int_equal(trust_verify(f->trust, direct, n, TRUST_CLIENT, NULL, &id), STATUS_OK);
+		assert_int_equal(id->issuer_key_id_len, 20);
+		assert_memory_equal(id->issuer_key_id, ca.key_id, 20);
+		identity_unref(id);
+	}
+	for (unsigned n = 2; n <= 3; n++) {
+		assert_int_equal(trust_verify(f->trust, chain, n, TRUST_CLIENT, NULL, &id), STATUS_OK);
+		assert_memory_equal(id->issuer_key_id, sub.key_id, 20);
+		identity_unref(id);
+	}
+	unmake(&ca);
+	unmake(&leaf);
+	unmake(&sub);
+	unmake(&under);
+}
+
+/* A CA that says it has another's key is none, as an anchor and in a chain. */
+static void test_trust_refuses_a_false_key_id(void **state)
+{
+	struct fixture *f = *state;
+	struct made liar, ca, sub, leaf;
+	struct status st;
+	uint8_t others[20];
+	size_t len = sizeof others;
+	assert_int_equal(gnutls_x509_crt_get_subject_key_id(pki_ca_crt(f->pki, PKI_CLUSTER_CA), others, &len, NULL), 0);
+	make(&(struct make){ .name = "liar", .ca = true, .path_len = -1, .says_key_id = others }, &liar);
+	struct slice cas[] = { pki_ca_der(f->pki, PKI_CLUSTER_CA), der_of(&liar) };
+	assert_int_equal(trust_set_cluster_cas(f->trust, cas, 2, &st), STATUS_INVALID_ARGUMENT);
+	assert_non_null(strstr(st.message, "trust anchor 'CN=liar': its subject key identifier"));
+	make(&(struct make){ .name = "ca", .ca = true, .path_len = -1 }, &ca);
+	make(&(struct make){ .name = "sub", .issuer = &ca, .ca = true, .path_len = -1, .says_key_id = others }, &sub);
+	make(&(struct make){ .name = "n", .issuer = &sub }, &leaf);
+	cas[1] = der_of(&ca);
+	assert_int_equal(trust_set_cluster_cas(f->trust, cas, 2, &st), STATUS_OK);
+	const gnutls_datum_t chain[] = { leaf.der, sub.der };
+	refused_chain(f, chain, 2, TRUST_CLIENT, STATUS_UNAUTHENTICATED, GNUTLS_A_BAD_CERTIFICATE, "subject key identifier");
+	unmake(&liar);
+	unmake(&ca);
+	unmake(&sub);
+	unmake(&leaf);
+}
+
+/* One name with two keys is refused, a CA's renewal is not. */
+static void test_trust_anchors_of_one_name(void **state)
+{
+	struct fixture *f = *state;
+	struct made ca, other, renewed, posing;
+	struct status st;
+	make(&(struct make){ .name = "ca", .ca = true, .path_len = 0 }, &ca);
+	make(&(struct make){ .name = "ca", .ca = true, .path_len = 0 }, &other);
+	make(&(struct make){ .name = "ca", .ca = true, .path_len = -1, .key = ca.key }, &renewed);
+	make(&(struct make){ .name = PKI_CLUSTER " infrastructure CA", .ca = true, .path_len = 0 }, &posing);
+	struct slice two[] = { der_of(&ca), der_of(&other) }, both[] = { der_of(&ca), der_of(&renewed) };
+	struct slice infrastructure = der_of(&posing);
+	assert_int_equal(trust_set_cluster_cas(f->trust, two, 2, &st), STATUS_INVALID_ARGUMENT);
+	assert_non_null(strstr(st.message, "two CAs named 'CN=ca' have different keys"));
+	assert_int_equal(trust_set_cluster_cas(f->trust, &infrastructure, 1, &st), STATUS_INVALID_ARGUMENT);
+	assert_non_null(strstr(st.message, "infrastructure CA' have different keys"));
+	assert_int_equal(trust_set_cluster_cas(f->trust, both, 2, &st), STATUS_OK);
+	renewed.key = NULL; /* ca's */
+	unmake(&ca);
+	unmake(&other);
+	unmake(&renewed);
+	unmake(&posing);
+}
+
+/* A path length is kept to: 0 signs leaves alone. */
+static void test_trust_path_length(void **state)
+{
+	struct fixture *f = *state;
+	for (int allowed = 0; allowed <= 2; allowed++) {
+		struct made cas[4], leaves[4];
+		make(&(struct make){ .name = "root", .ca = true, .path_len = allowed }, &cas[0]);
+		for (int i = 1; i < 4; i++)
+			make(&(struct make){ .name = (const char *[]){ "", "one", "two", "three" }[i], .issuer = &cas[i - 1],
+					     .ca = true, .path_len = -1 }, &cas[i]);
+		for (int i = 0; i < 4; i++)
+			make(&(struct make){ .name = "n", .issuer = &cas[i] }, &leaves[i]);
+		struct slice root = der_of(&cas[0]);
+		assert_int_equal(trust_set_cluster_cas(f->trust, &root, 1, NULL), STATUS_OK);
+		for (int depth = 0; depth < 4; depth++) {
+			gnutls_datum_t chain[5] = { leaves[depth].der };
+			for (int i = 0; i < depth; i++)
+				chain[1 + i] = cas[depth - i].der;
+			struct identity *id = NULL;
+			if (depth > allowed) {
+				refused_chain(f, chain, (unsigned)depth + 1, TRUST_CLIENT, STATUS_UNAUTHENTICATED,
+					      GNUTLS_A_BAD_CERTIFICATE, "path length");
+				continue;
+			}
+			assert_int_equal(trust_verify(f->trust, chain, (unsigned)depth + 1, TRUST_CLIENT, NULL, &id), STATUS_OK);
+			identity_unref(id);
+		}
+		for (int i = 0; i < 4; i++) {
+			unmake(&cas[i]);
+			unmake(&leaves[i]);
+		}
+	}
+}
+
+static void test_trust_refuses_sha1(void **state)
+{
+	struct fixture *f = *state;
+	struct made ca, leaf, sub, under, root;
+	struct status st;
+	make(&(struct make){ .name = "ca", .ca = true, .path_len = -1 }, &ca);
+	make(&(struct make){ .name = "n", .issuer = &ca, .digest = GNUTLS_DIG_SHA1 }, &leaf);
+	make(&(struct make){ .name = "sub", .issuer = &ca, .ca = true, .path_len = 0, .digest = GNUTLS_DIG_SHA1 }, &sub);
+	make(&(struct make){ .name = "n", .issuer = &sub }, &under);
+	make(&(struct make){ .name = "root", .ca = true, .path_len = -1, .digest = GNUTLS_DIG_SHA1 }, &root);
+	struct slice good = der_of(&ca), bad = der_of(&root);
+	assert_int_equal(trust_set_cluster_cas(f->trust, &good, 1, NULL), STATUS_OK);
+	const gnutls_datum_t chain[] = { under.der, sub.der };
+	refused_chain(f, &leaf.der, 1, TRUST_CLIENT, STATUS_UNAUTHENTICATED, GNUTLS_A_BAD_CERTIFICATE, "ECDSA-SHA1 is not accepted");
+	refused_chain(f, chain, 2, TRUST_CLIENT, STATUS_UNAUTHENTICATED, GNUTLS_A_BAD_CERTIFICATE, "ECDSA-SHA1 is not accepted");
+	assert_int_equal(trust_set_cluster_cas(f->trust, &bad, 1, &st), STATUS_INVALID_ARGUMENT);
+	assert_non_null(strstr(st.message, "'CN=root': a signature of the kind ECDSA-SHA1"));
+	unmake(&ca);
+	unmake(&leaf);
+	unmake(&sub);
+	unmake(&under);
+	unmake(&root);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -472,6 +680,11 @@ int main(void)
 		cmocka_unit_test(test_trust_role_names),
 		cmocka_unit_test(test_trust_cache_is_bounded),
 		cmocka_unit_test(test_trust_changes_under_readers),
+		cmocka_unit_test(test_trust_issuer_is_the_key),
+		cmocka_unit_test(test_trust_refuses_a_false_key_id),
+		cmocka_unit_test(test_trust_anchors_of_one_name),
+		cmocka_unit_test(test_trust_path_length),
+		cmocka_unit_test(test_trust_refuses_sha1),
 	};
 	/* Tests change the trust: each has its own. */
 	struct CMUnitTest with_fixture[sizeof tests / sizeof tests[0]];

@@ -221,12 +221,14 @@ enum status_code daemon_listen(struct daemon *d, struct status *st)
 		.credentials = d->credentials,
 		.trust = d->trust,
 		.allow_roles = d->allow_roles,
-		.max_connections = o->max_connections,
-		.max_per_address = o->max_per_address,
+		.slots = o->slots,
 		.limits = CONN_LIMITS_DEFAULT,
 		.handlers = rpc_server_handlers(d->server),
 	};
 	options.limits.idle_ms = o->idle_s * 1000;
+	if (o->max_frame > 0)
+		options.limits.max_frame = o->max_frame;
+	budget_set_limit((size_t)o->buffer_mib << 20);
 	struct listener *l;
 	rc = listener_start(&options, st, &l);
 	if (rc != STATUS_OK)

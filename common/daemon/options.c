@@ -24,7 +24,11 @@ static const cfg_opt_t common_options[] = {
 	CFG_STR_LIST("serial-addresses", NULL, CFGF_NONE),
 	CFG_STR("tls-min", "1.2", CFGF_NONE),
 	CFG_INT("max-connections", 10000, CFGF_NONE),
-	CFG_INT("max-connections-per-address", 10000, CFGF_NONE),
+	CFG_INT("max-connections-per-node", 512, CFGF_NONE),
+	CFG_INT("max-connections-per-service", 2048, CFGF_NONE),
+	CFG_INT("max-unauthenticated", 1024, CFGF_NONE),
+	CFG_INT("max-unauthenticated-per-address", 256, CFGF_NONE),
+	CFG_INT("buffer-memory", BUDGET_DEFAULT >> 20, CFGF_NONE),
 	CFG_INT("idle-timeout", 600, CFGF_NONE),
 	CFG_STR("log-level", "info", CFGF_NONE),
 };
@@ -262,8 +266,12 @@ static enum status_code read_numbers(struct daemon_options *o, struct status *st
 		const char *option;
 		unsigned min, max, *field;
 	} fields[] = {
-		{ "max-connections", 1, 1000000, &o->max_connections },
-		{ "max-connections-per-address", 1, 1000000, &o->max_per_address },
+		{ "max-connections", 1, 1000000, &o->slots.max_connections },
+		{ "max-connections-per-node", 1, 1000000, &o->slots.max_per_node },
+		{ "max-connections-per-service", 1, 1000000, &o->slots.max_per_service },
+		{ "max-unauthenticated", 1, 100000, &o->slots.max_strangers },
+		{ "max-unauthenticated-per-address", 1, 100000, &o->slots.max_strangers_address },
+		{ "buffer-memory", 16, 1 << 20, &o->buffer_mib },
 		{ "idle-timeout", 0, 7 * 24 * 3600, &o->idle_s },
 	};
 
@@ -294,7 +302,7 @@ static enum status_code read_file(const struct daemon_program *program, const st
 enum status_code daemon_options_parse(const struct daemon_program *program, int argc, char **argv, struct status *st,
 				      struct daemon_options *ret_options)
 {
-	struct daemon_options o = { .program = program->name };
+	struct daemon_options o = { .program = program->name, .max_frame = program->max_frame };
 	struct command_line line = { 0 };
 	enum status_code rc;
 	cfg_opt_t *options = merge_options(program->own);

@@ -13,7 +13,11 @@
  *   certificate, key, ca                    PEM files: this service's chain and key, the infrastructure CA
  *   serial-addresses                        list of "host:port": the replicas' RPC ports (kds-ca and kds-keydist)
  *   tls-min                                 "1.2" (default) or "1.3"
- *   max-connections, max-connections-per-address, idle-timeout (seconds, 600; 0: none)
+ *   max-connections (10000), max-connections-per-node (512), max-connections-per-service (2048; each administrator, too),
+ *   max-unauthenticated (1024), max-unauthenticated-per-address (256)
+ *                                           who gets a connection to the RPC port (common/net/admission.h)
+ *   buffer-memory                           MiB that the buffers of all connections may take (256; common/net/budget.h)
+ *   idle-timeout                            seconds, 600; 0: none
  *   log-level
  */
 #ifndef DAEMON_OPTIONS_H
@@ -24,7 +28,7 @@
 #include <stdbool.h>
 
 #include "common/base/log.h"
-#include "common/net/conn.h"
+#include "common/net/listener.h"
 
 struct daemon_options {
 	const char *program;  /* "kds-ca" */
@@ -37,7 +41,9 @@ struct daemon_options {
 	char **serial_addresses;
 	size_t n_serial_addresses;
 	enum tls_minimum tls_minimum;
-	unsigned max_connections, max_per_address, idle_s;
+	struct slot_limits slots;
+	unsigned buffer_mib, idle_s;
+	size_t max_frame;     /* as the program says */
 	enum log_level log_level;
 	cfg_t *cfg;           /* the whole file, for the daemon's own options; freed with the options */
 };
@@ -48,6 +54,7 @@ struct daemon_program {
 	const char *purpose;       /* one line for --help */
 	const cfg_opt_t *own;      /* its own options, ended by CFG_END(); NULL: none */
 	unsigned default_port;     /* for `listen` without a port */
+	size_t max_frame;          /* bytes of the largest request that its port takes; 0: 1 MiB */
 	bool needs_serial;         /* serial-addresses must be there */
 	/* Arguments of its own on the command line, and what their parser fills; NULL: none. */
 	const struct argp *arguments;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/secret.h"
 #include "common/net/conn_internal.h"
 
@@ -19,6 +20,7 @@ enum status_code conn_new(const char *peer, struct tls_credentials *credentials,
 	atomic_init(&c->refs, 1);
 	atomic_init(&c->stopped, false);
 	atomic_init(&c->data, NULL);
+	atomic_init(&c->working, 0);
 	pthread_mutex_init(&c->mutex, NULL);
 	c->server = server;
 	c->credentials = tls_credentials_ref(credentials);
@@ -62,6 +64,7 @@ void conn_destroy(struct conn *c)
 	buffer_free(&c->cipher);
 	buffer_free(&c->flight);
 	free(c->in.data);
+	budget_give(c->account, c->charged);
 	if (c->listener)
 		listener_released(c->listener, c);
 	conn_unref(c);
@@ -95,6 +98,34 @@ void conn_blame(struct conn *c, enum status_code code, const char *format, ...)
 	va_end(ap);
 	if (code != STATUS_OK)
 		(void)status_prefix(&c->why, "%s", c->peer);
+}
+
+void conn_count(struct conn *c, enum tally why)
+{
+	if (c->server && !c->counted)
+		tally_add(why);
+	c->counted = true;
+}
+
+bool conn_account(struct conn *c)
+{
+	if (c->computing)
+		return true; /* the buffers are not ours to look at; it accounts for them when it is through */
+	size_t held = c->in.cap + c->plain.cap + c->out.cap + c->cipher.cap + c->flight.cap, before = c->charged;
+	if (held <= before) {
+		if (held < before)
+			budget_give(c->account, before - held);
+		c->charged = held;
+		return true;
+	}
+	c->charged = held;
+	if (budget_take(c->account, held - before))
+		return true;
+	budget_charge(c->account, held - before); /* until it is freed, soon */
+	conn_count(c, TALLY_MEMORY_FULL);
+	conn_blame(c, STATUS_RESOURCE_EXHAUSTED, "what it sends and does not read takes too much memory; closed");
+	conn_kill(c);
+	return false;
 }
 
 void conn_kill(struct conn *c)
@@ -144,6 +175,10 @@ void conn_refuse(struct conn *c, gnutls_alert_description_t alert)
 void conn_leave(struct conn *c)
 {
 	bool last = --c->busy == 0 && c->state == CONN_DEAD;
+	if (last && !c->was_up && c->why.code != STATUS_OK) {
+		bool certificate = c->why.code == STATUS_UNAUTHENTICATED || c->why.code == STATUS_PERMISSION_DENIED;
+		conn_count(c, certificate ? TALLY_CERTIFICATE_REFUSED : TALLY_HANDSHAKE_FAILED);
+	}
 	pthread_mutex_unlock(&c->mutex);
 	if (!last)
 		return;
@@ -165,6 +200,7 @@ void conn_recheck(struct conn *c)
 	struct status st;
 	bool open = c->state == CONN_HELLO || c->state == CONN_UP;
 	if (open && c->identity && trust_recheck(c->trust, c->identity, &st) != STATUS_OK) {
+		conn_count(c, TALLY_CERTIFICATE_REFUSED);
 		conn_blame(c, st.code, "%s", st.message);
 		conn_refuse(c, GNUTLS_A_CERTIFICATE_REVOKED);
 	}
@@ -274,13 +310,24 @@ enum status_code conn_send(struct conn *c, const struct slice *parts, size_t n)
 		rc = STATUS_UNAVAILABLE;
 	} else if (rc != STATUS_OK || conn_output(c) + len + 8 > c->limits.max_output || !queue_frame(c, parts, n, len)) {
 		rc = STATUS_RESOURCE_EXHAUSTED;
+		conn_count(c, TALLY_NOT_READING);
 		conn_blame(c, rc, "%zu bytes wait to be sent and the peer does not read; closed", conn_output(c));
 		conn_kill(c);
-	} else if (!c->dispatching && !hold_back(c)) {
-		conn_write_more(c);
+	} else {
+		if (c->limits.idle_ms)
+			c->heard_ms = clock_monotonic_ms();
+		if (!c->dispatching && !hold_back(c))
+			conn_write_more(c);
+		if (!conn_account(c))
+			rc = STATUS_RESOURCE_EXHAUSTED;
 	}
 	pthread_mutex_unlock(&c->mutex);
 	return rc;
+}
+
+void conn_set_busy(struct conn *c, int change)
+{
+	atomic_fetch_add_explicit(&c->working, (unsigned)change, memory_order_relaxed);
 }
 
 struct identity *conn_identity(const struct conn *c)

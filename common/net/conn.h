@@ -34,11 +34,14 @@ struct conn_limits {
 	size_t max_frame;      /* bytes of one frame's payload; checked before memory is taken */
 	size_t max_output;     /* bytes waiting to be sent; one more frame closes the connection */
 	unsigned handshake_ms; /* TCP accept or connect to the end of the SP hello */
-	unsigned idle_ms;      /* no byte from the peer for so long closes it; 0: never */
-	unsigned write_ms;     /* a write that does not advance for so long closes it */
+	unsigned idle_ms;      /* no frame either way for so long, and not busy (conn_set_busy()), closes it; 0: never */
+	unsigned frame_ms;     /* an accepted connection whose peer began a frame and has not sent all of it for so long,
+				* and a second more for each 64 KiB of it, is closed; 0: never */
+	unsigned write_ms;     /* what one write holds, 64 KiB at most, must be with the system in so long, however it
+				* gets on; else it is closed */
 };
 #define CONN_LIMITS_DEFAULT ((struct conn_limits){ .max_frame = 1 << 20, .max_output = 4 << 20, \
-	.handshake_ms = 3000, .idle_ms = 0, .write_ms = 10000 })
+	.handshake_ms = 3000, .idle_ms = 0, .frame_ms = 10000, .write_ms = 10000 })
 
 struct conn_dial {
 	const char *address;          /* "host:port", "[v6]:port" */
@@ -73,7 +76,8 @@ void conn_close(struct conn *c);
  * Queues one frame made of `n` parts, which are copied. Thread-safe, never blocks; frames leave in the order of
  * the calls. Frames queued while a callback of any connection runs on this thread, or one of this connection on any,
  * or while the peer does not read, leave together.
- * UNAVAILABLE: it is not up or already down. RESOURCE_EXHAUSTED: over max_output; the connection is being closed.
+ * UNAVAILABLE: it is not up or already down. RESOURCE_EXHAUSTED: over max_output, or over its share of the memory for
+ * all connections (budget.h); the connection is being closed.
  */
 enum status_code conn_send(struct conn *c, const struct slice *parts, size_t n) MUST_CHECK;
 
@@ -83,6 +87,10 @@ enum status_code conn_send(struct conn *c, const struct slice *parts, size_t n) 
  */
 void conn_hold(void);
 void conn_release(void);
+
+/* The owner has work of the peer's in hand (+1), or one less (-1): while there is any, the connection is not idle. Any
+ * thread, no lock. */
+void conn_set_busy(struct conn *c, int change);
 
 /* From `up` on; borrowed, lives as long as the connection. NULL: a peer without a certificate. */
 struct identity *conn_identity(const struct conn *c);

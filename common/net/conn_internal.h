@@ -5,6 +5,7 @@
  * conn_io.c    NNG's callbacks: bytes in, frames out to the handlers, bytes out, the timer
  * conn_tls.c   GnuTLS over the buffers here
  * dial.c       connecting;  listener.c  accepting;  reaper.c  freeing, on a thread of its own
+ * admission.c  who gets a connection;  budget.c  what the buffers of all may hold
  *
  * Rules, learnt from NNG 1.5.2 and 1.12:
  * - Every nng_stream_* call on a stream, its close among them, happens under the connection's mutex, and none after the
@@ -20,6 +21,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "common/base/tally.h"
+#include "common/net/admission.h"
 #include "common/net/conn.h"
 
 enum conn_state {
@@ -67,6 +70,7 @@ struct conn {
 	struct status why;         /* the first reason for the end; OK until there is one */
 	bool ending;               /* `why` stands */
 	bool was_up;
+	bool counted;              /* the reason why it was cut off or refused is in the tally */
 	gnutls_alert_description_t alert; /* what verification wants the peer to be told */
 	bool last_alert;           /* close_notify or a fatal alert was written: TLS sends no more */
 	bool peer_closed;          /* the peer said close_notify: ours is all it waits for */
@@ -82,7 +86,11 @@ struct conn {
 	 * the connection meanwhile sets its state.
 	 */
 	bool dispatching;
-	uint64_t heard_ms;         /* last byte from the peer, monotonic */
+	bool computing;             /* it is the handshake */
+	uint64_t read_ms;          /* the last byte from the peer, monotonic */
+	uint64_t heard_ms;         /* the same, or the last frame to it */
+	uint64_t frame_since_ms;   /* when the peer began the frame that is not complete; 0: there is none */
+	atomic_uint working;       /* conn_set_busy() */
 
 	/* Out: plain text -> cipher (by GnuTLS's push) -> flight, one write of the stream at a time. */
 	struct buffer out;
@@ -90,6 +98,7 @@ struct conn {
 	struct buffer cipher;
 	struct buffer flight;
 	size_t flight_used;
+	uint64_t flight_by_ms;     /* when all of the flight must be with the system */
 	bool write_pending;
 	bool write_failed;         /* the peer takes no more; reading tells why */
 
@@ -97,7 +106,11 @@ struct conn {
 	uint64_t timer_at_ms;      /* when it will call back */
 	uint64_t deadline_ms;      /* when the current state has taken too long; 0: never */
 
-	struct conn *next, **link; /* in the listener's table, under its mutex */
+	struct slot slot;          /* accepted: under the listener's lock of slots, but for its account */
+	struct budget_account *account; /* NULL: dialled, or not authenticated */
+	size_t charged;            /* what the budget knows of the buffers */
+
+	LIST_ENTRY(conn) in_listener; /* under its mutex */
 	struct conn *next_dead;    /* in the reaper's queue */
 };
 
@@ -122,6 +135,10 @@ bool conn_reserve(struct buffer *b, size_t more) MUST_CHECK;
 void conn_consume(struct buffer *b, size_t n);
 /* Small frames leave at once, and a peer whose host is gone is noticed in the end. */
 void conn_tune(nng_stream *stream);
+/* Counts why it is cut off or refused: the first reason alone, and of accepted connections alone. */
+void conn_count(struct conn *c, enum tally why);
+/* Tells the budget what the buffers hold by now. False: more than its share; blamed and killed. */
+bool conn_account(struct conn *c);
 /* Leaves a callback: unlocks; the last one out of a dead connection runs `down` and hands it to the reaper. */
 void conn_leave(struct conn *c);
 /*
@@ -174,7 +191,14 @@ bool conn_tls_encrypt(struct conn *c, size_t max);
 void conn_tls_bye(struct conn *c);
 void conn_tls_alert(struct conn *c, gnutls_alert_description_t alert);
 
-/* listener.c: one of its connections is freed. */
+/* listener.c */
+
+/* An accepted connection has answered the peer in the handshake. With the connection's mutex held, as the next. */
+void listener_spoke(struct conn *c);
+/* The handshake of an accepted connection is done: it is counted by its identity from now on. False: there is no room for
+ * it; blamed and refused. */
+bool listener_authenticated(struct conn *c) MUST_CHECK;
+/* One of its connections is freed. */
 void listener_released(struct listener *l, struct conn *c);
 
 /* reaper.c */

@@ -12,11 +12,18 @@
 /* A read starts with little memory, so that idle connections cost little, and grows while it comes back full. */
 #define READ_MIN 2048
 #define READ_MAX 65536
+/* Who is not authenticated gets little. */
+#define READ_MAX_HANDSHAKE 8192
 /* What one write takes: four full records. */
 #define WRITE_MAX 65536
 
 #define SP_HELLO_SIZE 8
 #define FRAME_HEAD_SIZE 8
+
+/* A frame may take limits.frame_ms, and for its length what a peer at this rate needs. */
+#define FRAME_BYTES_PER_MS 64
+/* A connection that was silent for so long gives back the buffers that its last burst needed. */
+#define TIDY_MS 5000
 
 static uint64_t get_u64(const uint8_t *p)
 {
@@ -47,6 +54,13 @@ void conn_set_deadline(struct conn *c, unsigned ms)
 	}
 }
 
+/* The timer calls back within `ms`. One that is sooner already does that: it looks at all there is (look_after()). */
+static void conn_watch(struct conn *c, unsigned ms)
+{
+	if (!c->timer_pending || c->timer_at_ms > c->read_ms + ms)
+		conn_set_deadline(c, ms);
+}
+
 static void timed_out(struct conn *c)
 {
 	if (c->write_failed) {
@@ -54,17 +68,108 @@ static void timed_out(struct conn *c)
 		conn_kill(c);
 		return;
 	}
-	if (c->state == CONN_UP) {
-		conn_blame(c, STATUS_OK, "idle for %u ms", c->limits.idle_ms);
+	if (c->state == CONN_CONNECTING) {
+		conn_blame(c, STATUS_UNAVAILABLE, "no connection within %u ms; is the server running?",
+			   c->limits.handshake_ms);
+	} else if (c->state < CONN_UP) {
+		conn_count(c, TALLY_HANDSHAKE_TIMEOUT);
+		conn_blame(c, STATUS_UNAVAILABLE, "no TLS and SP handshake within %u ms", c->limits.handshake_ms);
+	}
+	conn_kill(c);
+}
+
+/*
+ * A server whose answers the peer does not read takes no more requests until it does. A client reads in any case: were
+ * both ends to wait for each other, neither would ever go on.
+ */
+static bool must_wait_for_peer(const struct conn *c)
+{
+	return c->self == SP_REP && c->state == CONN_UP && !c->write_failed &&
+	       conn_output(c) > c->limits.max_output / 2;
+}
+
+/* When the frame that the peer has begun must be complete; 0: no such time. While we do not read it is not its fault. */
+static uint64_t frame_deadline(const struct conn *c)
+{
+	if (!c->server || c->limits.frame_ms == 0 || c->frame_since_ms == 0)
+		return 0;
+	uint64_t len = c->plain.len >= FRAME_HEAD_SIZE ? get_u64(c->plain.data) : 0;
+	return c->frame_since_ms + c->limits.frame_ms + len / FRAME_BYTES_PER_MS;
+}
+
+/* Are there buffers that nothing is in? The one for reading is in use. */
+static bool has_empty_buffers(const struct conn *c)
+{
+	return !c->dispatching && !c->write_pending && c->plain.len == 0 && conn_output(c) == 0 &&
+	       (c->plain.cap > 0 || c->out.cap > 0 || c->cipher.cap > 0 || c->flight.cap > 0);
+}
+
+static void tidy(struct conn *c)
+{
+	buffer_wipe(&c->plain);
+	buffer_wipe(&c->out);
+	buffer_free(&c->cipher);
+	buffer_free(&c->flight);
+	(void)conn_account(c); /* it holds less */
+}
+
+static void sooner(uint64_t *at, uint64_t other)
+{
+	if (*at == 0 || other < *at)
+		*at = other;
+}
+
+/* Of one that is up: bytes move its deadlines without touching the timer, which asks here when it runs out. */
+static void look_after(struct conn *c, uint64_t now)
+{
+	uint64_t next = 0;
+	if (must_wait_for_peer(c) && c->frame_since_ms)
+		c->frame_since_ms = now;
+	uint64_t frame = frame_deadline(c);
+	if (frame && frame <= now) {
+		conn_count(c, TALLY_FRAME_SLOW);
+		conn_blame(c, STATUS_UNAVAILABLE, "a frame was begun %llu ms ago and is not complete",
+			   (unsigned long long)(now - c->frame_since_ms));
 		conn_finish(c);
 		return;
 	}
-	if (c->state == CONN_CONNECTING)
-		conn_blame(c, STATUS_UNAVAILABLE, "no connection within %u ms; is the server running?",
-			   c->limits.handshake_ms);
-	else
-		conn_blame(c, STATUS_UNAVAILABLE, "no TLS and SP handshake within %u ms", c->limits.handshake_ms);
-	conn_kill(c);
+	if (frame)
+		sooner(&next, frame);
+	if (c->limits.idle_ms) {
+		if (atomic_load_explicit(&c->working, memory_order_relaxed) > 0)
+			c->heard_ms = now;
+		if (c->heard_ms + c->limits.idle_ms <= now) {
+			conn_count(c, TALLY_IDLE);
+			conn_blame(c, STATUS_OK, "idle for %u ms", c->limits.idle_ms);
+			conn_finish(c);
+			return;
+		}
+		sooner(&next, c->heard_ms + c->limits.idle_ms);
+	}
+	if (has_empty_buffers(c)) {
+		if (c->read_ms + TIDY_MS <= now)
+			tidy(c);
+		else
+			sooner(&next, c->read_ms + TIDY_MS);
+	}
+	c->deadline_ms = next;
+	if (next)
+		conn_set_deadline(c, (unsigned)(next - now));
+}
+
+/* The peer has begun a frame, or ended one; a burst may have left buffers behind. */
+static void watch_input(struct conn *c)
+{
+	if (c->state != CONN_UP)
+		return;
+	if (c->plain.len == 0)
+		c->frame_since_ms = 0;
+	else if (c->frame_since_ms == 0)
+		c->frame_since_ms = c->read_ms;
+	if (c->frame_since_ms && c->server && c->limits.frame_ms)
+		conn_watch(c, c->limits.frame_ms);
+	else if (c->in.cap > READ_MIN)
+		conn_watch(c, TIDY_MS);
 }
 
 void conn_on_timer(void *conn)
@@ -72,11 +177,10 @@ void conn_on_timer(void *conn)
 	struct conn *c = conn;
 	pthread_mutex_lock(&c->mutex);
 	c->timer_pending = false;
-	/* Bytes move this deadline without touching the timer: it asks here when it runs out. */
-	if (c->state == CONN_UP && !c->write_failed)
-		c->deadline_ms = c->limits.idle_ms ? c->heard_ms + c->limits.idle_ms : 0;
 	uint64_t now = clock_monotonic_ms();
-	if (c->state != CONN_DEAD && c->deadline_ms != 0) {
+	if (c->state == CONN_UP && !c->write_failed) {
+		look_after(c, now);
+	} else if (c->state != CONN_DEAD && c->deadline_ms != 0) {
 		if (c->deadline_ms <= now)
 			timed_out(c);
 		else
@@ -106,7 +210,8 @@ static void write_flight(struct conn *c)
 		conn_kill(c);
 		return;
 	}
-	nng_aio_set_timeout(c->writing, (nng_duration)c->limits.write_ms);
+	uint64_t now = clock_monotonic_ms();
+	nng_aio_set_timeout(c->writing, c->flight_by_ms > now ? (nng_duration)(c->flight_by_ms - now) : 1);
 	c->write_pending = true;
 	c->busy++;
 	nng_stream_send(c->stream, c->writing);
@@ -152,8 +257,10 @@ void conn_write_more(struct conn *c)
 		c->flight_used = 0;
 		c->cipher = empty;
 		c->cipher.len = 0;
-		if (!write_now(c))
+		if (!write_now(c)) {
+			c->flight_by_ms = clock_monotonic_ms() + c->limits.write_ms;
 			write_flight(c);
+		}
 	}
 }
 
@@ -169,6 +276,7 @@ static void read_more(struct conn *c);
 static void write_done(struct conn *c, int rv)
 {
 	if (rv == NNG_ETIMEDOUT) {
+		conn_count(c, TALLY_NOT_READING);
 		conn_blame(c, STATUS_UNAVAILABLE, "the peer has not read for %u ms", c->limits.write_ms);
 		conn_kill(c);
 	} else if (rv != 0) {
@@ -196,6 +304,7 @@ void conn_on_write(void *conn)
 	c->write_pending = false;
 	if (c->state != CONN_DEAD)
 		write_done(c, nng_aio_result(c->writing));
+	(void)conn_account(c);
 	conn_leave(c);
 }
 
@@ -204,6 +313,7 @@ void conn_flush(struct conn *c)
 	pthread_mutex_lock(&c->mutex);
 	if (c->state >= CONN_HANDSHAKE && c->state != CONN_DEAD && !c->dispatching) {
 		conn_write_more(c);
+		(void)conn_account(c);
 		read_more(c);
 	}
 	pthread_mutex_unlock(&c->mutex);
@@ -214,15 +324,16 @@ void conn_flush(struct conn *c)
 /* `got` of the last read tells what the next may bring. Nothing of it is left. */
 static bool size_input(struct conn *c, size_t got)
 {
+	const size_t max = c->state == CONN_UP ? READ_MAX : READ_MAX_HANDSHAKE;
 	size_t cap = c->in.cap;
 	if (cap == 0)
 		cap = READ_MIN;
-	else if (got == cap && cap < READ_MAX)
+	else if (got == cap && cap < max)
 		cap *= 4;
 	while (cap > READ_MIN && got < cap / 4)
 		cap /= 2;
-	if (cap > READ_MAX)
-		cap = READ_MAX;
+	if (cap > max)
+		cap = max;
 	if (cap != c->in.cap) {
 		uint8_t *data = malloc(cap);
 		if (data) {
@@ -233,16 +344,6 @@ static bool size_input(struct conn *c, size_t got)
 	}
 	c->in.len = c->in.used = 0;
 	return c->in.data != NULL;
-}
-
-/*
- * A server whose answers the peer does not read takes no more requests until it does. A client reads in any case: were
- * both ends to wait for each other, neither would ever go on.
- */
-static bool must_wait_for_peer(const struct conn *c)
-{
-	return c->self == SP_REP && c->state == CONN_UP && !c->write_failed &&
-	       conn_output(c) > c->limits.max_output / 2;
 }
 
 static void read_more(struct conn *c)
@@ -344,7 +445,10 @@ static void dispatch(struct conn *c, bool came_up)
 	conn_consume(&c->plain, used);
 	if (c->plain.len == 0 && c->in.cap == READ_MIN)
 		buffer_wipe(&c->plain);
+	if (used > 0)
+		c->frame_since_ms = 0; /* what is left began just now */
 	if (refused) {
+		conn_count(c, TALLY_FRAME_TOO_LARGE);
 		conn_blame(c, STATUS_RESOURCE_EXHAUSTED, "a frame of %llu bytes; at most %zu are taken",
 			   (unsigned long long)refused, c->limits.max_frame);
 		conn_finish(c);
@@ -357,9 +461,11 @@ static void take_input(struct conn *c)
 	bool came_up = false;
 	if (c->state == CONN_HANDSHAKE) {
 		progress = conn_tls_handshake(c);
+		if (c->listener && c->cipher.len > 0)
+			listener_spoke(c);
 		if (progress == TLS_DONE) {
 			c->state = CONN_HELLO;
-			if (!say_hello(c))
+			if ((c->listener && !listener_authenticated(c)) || !say_hello(c))
 				return;
 		}
 	}
@@ -388,11 +494,12 @@ void conn_on_read(void *conn)
 		read_failed(c, rv);
 	} else {
 		c->in.len = nng_aio_count(c->reading);
-		if (c->limits.idle_ms)
-			c->heard_ms = clock_monotonic_ms();
+		c->heard_ms = c->read_ms = clock_monotonic_ms();
 		if (c->state != CONN_CLOSING)
 			take_input(c);
 		conn_write_more(c);
+		watch_input(c);
+		(void)conn_account(c);
 		end_if_all_is_said(c);
 		read_more(c);
 	}
@@ -402,7 +509,7 @@ void conn_on_read(void *conn)
 void conn_begin(struct conn *c)
 {
 	c->state = CONN_HANDSHAKE;
-	c->heard_ms = clock_monotonic_ms();
+	c->heard_ms = c->read_ms = clock_monotonic_ms();
 	if (!c->server && conn_tls_handshake(c) == TLS_FAILED)
 		return;
 	conn_write_more(c);

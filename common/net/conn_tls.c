@@ -175,6 +175,9 @@ static void peer_alerted(struct conn *c)
 	if (blames_certificate(alert))
 		conn_blame(c, STATUS_UNAUTHENTICATED, "the %s refused our certificate: %s; %s", peer, name ? name : "?",
 			   advice(alert));
+	else if (alert == GNUTLS_A_INTERNAL_ERROR) /* of our servers' (listener.c) */
+		conn_blame(c, STATUS_UNAVAILABLE, "the %s has no room for another connection of ours (TLS alert: %s)", peer,
+			   name ? name : "?");
 	else
 		conn_blame(c, STATUS_UNAVAILABLE, "TLS alert from the %s: %s", peer, name ? name : "unknown");
 	conn_kill(c);
@@ -245,11 +248,11 @@ static enum tls_progress check_handshake(struct conn *c)
 
 enum tls_progress conn_tls_handshake(struct conn *c)
 {
-	c->dispatching = true;
+	c->dispatching = c->computing = true;
 	pthread_mutex_unlock(&c->mutex);
 	int rv = compute_handshake(c);
 	pthread_mutex_lock(&c->mutex);
-	c->dispatching = false;
+	c->dispatching = c->computing = false;
 	if (c->state != CONN_HANDSHAKE)
 		return TLS_FAILED;
 	if (rv == GNUTLS_E_AGAIN)

@@ -1,5 +1,7 @@
 #include "common/net/listener.h"
 
+#include <gnutls/crypto.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,13 +10,12 @@
 #include "common/net/address.h"
 #include "common/net/conn_internal.h"
 
-#define BUCKETS 1024
 /* After an error of accept(): out of descriptors or memory, which does not pass at once. */
 #define PAUSE_MS 100
 /* Peers choose how often they are refused, not how fast the log grows. */
 #define REFUSALS_LOGGED_EVERY_MS 200
 
-/* Lock order: a listener's mutex, then a connection's, whose callbacks hold none when they come here. */
+/* Lock order: a listener's mutex, then a connection's, then `admission`, under which nothing else is locked. */
 struct listener {
 	struct listener_options options;
 	char address[ADDRESS_TEXT_MAX];
@@ -28,70 +29,122 @@ struct listener {
 	struct listener_stats stats;
 	uint64_t logged_ms;    /* the last refusal that was logged */
 	uint64_t not_logged;   /* refusals since then */
-	struct conn *buckets[BUCKETS]; /* open connections, by the peer's host */
+	LIST_HEAD(, conn) connections;
+	pthread_mutex_t admission;
+	struct slots *slots;   /* under it, with the slots of the connections, as the next */
+	uint64_t refused, displaced;
 };
 
-static size_t bucket_of(const uint8_t host[16])
+/* Admission */
+
+/* A stranger takes its place; the one that has to go for it goes. False: no memory. */
+static bool enter(struct listener *l, struct conn *c)
 {
-	uint32_t h = 2166136261u; /* FNV-1a; a peer that aims at one bucket is held by max_connections */
-	for (int i = 0; i < 16; i++)
-		h = (h ^ host[i]) * 16777619u;
-	return h % BUCKETS;
+	struct slot *slot;
+	struct conn *victim = NULL;
+	pthread_mutex_lock(&l->admission);
+	bool ok = slots_enter(l->slots, &c->slot, c->host, clock_monotonic_ms(), &slot);
+	if (ok && slot) {
+		/* Its slot leaves before it is freed, so it is there. */
+		victim = conn_ref((struct conn *)(void *)((char *)slot - offsetof(struct conn, slot)));
+		l->displaced++;
+	}
+	pthread_mutex_unlock(&l->admission);
+	if (!victim)
+		return ok;
+	pthread_mutex_lock(&victim->mutex);
+	if (victim->state < CONN_HELLO) {
+		conn_count(victim, TALLY_UNAUTHENTICATED_DROPPED);
+		conn_blame(victim, STATUS_RESOURCE_EXHAUSTED, "made room for another before its handshake was done");
+	}
+	conn_kill(victim);
+	pthread_mutex_unlock(&victim->mutex);
+	conn_unref(victim);
+	return true;
 }
 
-static bool over_limit(const struct listener *l, const uint8_t host[16])
+void listener_spoke(struct conn *c)
 {
-	if (l->options.max_connections && l->stats.open >= l->options.max_connections)
-		return true;
-	if (!l->options.max_per_address)
+	struct listener *l = c->listener;
+	pthread_mutex_lock(&l->admission);
+	slots_spoke(l->slots, &c->slot, clock_monotonic_ms());
+	pthread_mutex_unlock(&l->admission);
+}
+
+static void refuse(struct conn *c, enum slot_verdict verdict)
+{
+	char label[IDENTITY_LABEL_MAX];
+	switch (verdict) {
+	case SLOT_FULL_IDENTITY:
+		conn_count(c, c->identity ? TALLY_CONNECTIONS_IDENTITY : TALLY_CONNECTIONS_ADDRESS);
+		conn_blame(c, STATUS_RESOURCE_EXHAUSTED, "%s has as many connections as one may have",
+			   c->identity ? identity_label(c->identity, label) : "its address");
+		break;
+	case SLOT_FULL:
+		conn_count(c, TALLY_CONNECTIONS_FULL);
+		conn_blame(c, STATUS_RESOURCE_EXHAUSTED, "all connections for peers of its kind are taken");
+		break;
+	default:
+		conn_count(c, TALLY_MEMORY_FULL);
+		conn_blame(c, STATUS_RESOURCE_EXHAUSTED, "out of memory");
+	}
+	/* Its certificate is in order: an alert that says so (RFC 8446, section 6.2), after which it may try again. */
+	conn_refuse(c, GNUTLS_A_INTERNAL_ERROR);
+}
+
+bool listener_authenticated(struct conn *c)
+{
+	struct listener *l = c->listener;
+	pthread_mutex_lock(&l->admission);
+	enum slot_verdict verdict = slots_authenticated(l->slots, &c->slot, c->identity, c->host);
+	l->refused += verdict != SLOT_ADMITTED;
+	pthread_mutex_unlock(&l->admission);
+	if (verdict != SLOT_ADMITTED) {
+		refuse(c, verdict);
 		return false;
-	unsigned n = 0;
-	for (const struct conn *c = l->buckets[bucket_of(host)]; c && n < l->options.max_per_address; c = c->next)
-		n += memcmp(c->host, host, sizeof c->host) == 0;
-	return n >= l->options.max_per_address;
+	}
+	c->account = slots_account(&c->slot);
+	budget_give(NULL, c->charged);
+	budget_charge(c->account, c->charged);
+	return true;
 }
 
-static void insert(struct listener *l, struct conn *c)
-{
-	struct conn **head = &l->buckets[bucket_of(c->host)];
-	c->next = *head;
-	c->link = head;
-	if (c->next)
-		c->next->link = &c->next;
-	*head = c;
-	l->stats.open++;
-	l->stats.accepted++;
-}
+/* Life of the connections */
 
-static void log_refusal(struct listener *l, const char *why)
+/* Is this refusal one for the log? `ret_others`: how many were not. Under the mutex. */
+static bool may_log(struct listener *l, uint64_t *ret_others)
 {
 	uint64_t now = clock_monotonic_ms();
 	if (now - l->logged_ms < REFUSALS_LOGGED_EVERY_MS) {
 		l->not_logged++;
-		return;
+		return false;
 	}
-	if (l->not_logged == 0)
-		log_info("no connection with %s", why);
-	else
-		log_info("no connection with %s (%llu others since the last such line)", why,
-			 (unsigned long long)l->not_logged);
+	*ret_others = l->not_logged;
 	l->logged_ms = now;
 	l->not_logged = 0;
+	return true;
 }
 
 void listener_released(struct listener *l, struct conn *c)
 {
+	bool certificate = c->why.code == STATUS_UNAUTHENTICATED || c->why.code == STATUS_PERMISSION_DENIED;
+	uint64_t others = 0;
+	pthread_mutex_lock(&l->admission);
+	slots_leave(l->slots, &c->slot);
+	pthread_mutex_unlock(&l->admission);
 	pthread_mutex_lock(&l->mutex);
-	if (c->why.code == STATUS_UNAUTHENTICATED || c->why.code == STATUS_PERMISSION_DENIED)
-		log_refusal(l, c->why.message);
-	*c->link = c->next;
-	if (c->next)
-		c->next->link = c->link;
+	bool logs = certificate && may_log(l, &others);
+	LIST_REMOVE(c, in_listener);
 	l->stats.open--;
 	l->stats.failed += !c->was_up;
 	if (l->stats.open == 0)
-		pthread_cond_signal(&l->released);
+		pthread_cond_signal(&l->released); /* the listener may be gone once this is unlocked */
 	pthread_mutex_unlock(&l->mutex);
+	if (logs && others == 0)
+		log_info("no connection with %s", c->why.message);
+	else if (logs)
+		log_info("no connection with %s (%llu others since the last such line)", c->why.message,
+			 (unsigned long long)others);
 }
 
 static enum status_code adopt(struct listener *l, nng_stream *stream, const nng_sockaddr *from,
@@ -120,28 +173,31 @@ static enum status_code adopt(struct listener *l, nng_stream *stream, const nng_
 static void accepted(struct listener *l, nng_stream *stream)
 {
 	nng_sockaddr from = { .s_family = NNG_AF_UNSPEC };
-	uint8_t host[16];
-	struct conn *c = NULL;
+	struct conn *c;
+	struct status st;
 	(void)nng_stream_get_addr(stream, NNG_OPT_REMADDR, &from); /* fails where the peer is gone; reading finds that out */
 	conn_tune(stream);
-	address_host(&from, host);
 	pthread_mutex_lock(&l->mutex);
-	bool refused = l->stopping || over_limit(l, host);
-	l->stats.refused += refused && !l->stopping;
 	struct tls_credentials *credentials = tls_credentials_ref(l->credentials);
 	pthread_mutex_unlock(&l->mutex);
-	struct status st;
-	if (!refused && adopt(l, stream, &from, credentials, &st, &c) != STATUS_OK)
-		log_warning("connection dropped: %s", st.message);
+	enum status_code rc = adopt(l, stream, &from, credentials, &st, &c);
 	tls_credentials_unref(credentials);
-	if (!c) {
+	if (rc != STATUS_OK) {
+		log_warning("connection dropped: %s", st.message);
 		nng_stream_free(stream);
 		return;
 	}
 	c->listener = l;
 	pthread_mutex_lock(&l->mutex);
-	insert(l, c);
+	LIST_INSERT_HEAD(&l->connections, c, in_listener);
+	l->stats.open++;
+	l->stats.accepted++;
 	pthread_mutex_unlock(&l->mutex);
+	if (!enter(l, c)) {
+		log_warning("connection dropped: out of memory");
+		conn_destroy(c); /* nothing has started on it */
+		return;
+	}
 	pthread_mutex_lock(&c->mutex);
 	conn_set_deadline(c, c->limits.handshake_ms);
 	conn_begin(c);
@@ -185,6 +241,8 @@ static void listener_free(struct listener *l)
 	nng_aio_free(l->pause);
 	nng_stream_listener_free(l->stream);
 	tls_credentials_unref(l->credentials);
+	slots_free(l->slots);
+	pthread_mutex_destroy(&l->admission);
 	pthread_cond_destroy(&l->released);
 	pthread_mutex_destroy(&l->mutex);
 	free(l);
@@ -223,8 +281,13 @@ enum status_code listener_start(const struct listener_options *options, struct s
 	l->options.address = NULL; /* borrowed; `address` is what was bound */
 	l->credentials = tls_credentials_ref(options->credentials);
 	pthread_mutex_init(&l->mutex, NULL);
+	pthread_mutex_init(&l->admission, NULL);
+	LIST_INIT(&l->connections);
+	uint64_t seed = (uint64_t)(uintptr_t)l;
+	(void)gnutls_rnd(GNUTLS_RND_NONCE, &seed, sizeof seed); /* fails where nothing else works either */
+	l->slots = slots_new(&options->slots, seed);
 	pthread_cond_init(&l->released, NULL);
-	enum status_code rc = reaper_start(st);
+	enum status_code rc = l->slots ? reaper_start(st) : status_set(st, STATUS_RESOURCE_EXHAUSTED, "listener: out of memory");
 	if (rc == STATUS_OK)
 		rc = open_port(l, options->address, st);
 	if (rc == STATUS_OK &&
@@ -250,10 +313,9 @@ void listener_stop(struct listener *l)
 	nng_aio_stop(l->pause);
 	nng_aio_stop(l->accepting); /* from here on nothing is added */
 	pthread_mutex_lock(&l->mutex);
-	for (size_t i = 0; i < BUCKETS; i++) {
-		for (struct conn *c = l->buckets[i]; c; c = c->next)
-			conn_close(c);
-	}
+	struct conn *c;
+	LIST_FOREACH (c, &l->connections, in_listener)
+		conn_close(c);
 	while (l->stats.open > 0)
 		pthread_cond_wait(&l->released, &l->mutex);
 	pthread_mutex_unlock(&l->mutex);
@@ -272,10 +334,9 @@ void listener_set_credentials(struct listener *l, struct tls_credentials *creden
 void listener_recheck(struct listener *l)
 {
 	pthread_mutex_lock(&l->mutex);
-	for (size_t i = 0; i < BUCKETS; i++) {
-		for (struct conn *c = l->buckets[i]; c; c = c->next)
-			conn_recheck(c);
-	}
+	struct conn *c;
+	LIST_FOREACH (c, &l->connections, in_listener)
+		conn_recheck(c);
 	pthread_mutex_unlock(&l->mutex);
 }
 
@@ -289,4 +350,9 @@ void listener_stats(struct listener *l, struct listener_stats *ret_stats)
 	pthread_mutex_lock(&l->mutex);
 	*ret_stats = l->stats;
 	pthread_mutex_unlock(&l->mutex);
+	pthread_mutex_lock(&l->admission);
+	ret_stats->refused = l->refused;
+	ret_stats->displaced = l->displaced;
+	ret_stats->unauthenticated = slots_count(l->slots).strangers;
+	pthread_mutex_unlock(&l->admission);
 }

@@ -1,9 +1,10 @@
 /*
- * Accepts connections (conn.h) and owns them until they are down.
+ * Accepts connections (conn.h), decides who gets one (admission.h), and owns them until they are down.
  */
 #ifndef NET_LISTENER_H
 #define NET_LISTENER_H
 
+#include "common/net/admission.h"
 #include "common/net/conn.h"
 
 struct listener;
@@ -15,8 +16,7 @@ struct listener_options {
 	struct trust *trust;   /* must outlive the listener */
 	bool anonymous;        /* serve peers without a certificate (their identity is NULL) */
 	unsigned allow_roles;  /* a peer with none of these is refused in the handshake; 0: any identity */
-	unsigned max_connections;
-	unsigned max_per_address;
+	struct slot_limits slots; /* how many connections, whose; 0 stands for a default */
 	struct conn_limits limits;
 	struct conn_handlers handlers;
 };
@@ -42,9 +42,11 @@ const char *listener_address(const struct listener *l);
 
 struct listener_stats {
 	uint64_t accepted;
-	uint64_t refused;        /* over a limit */
-	uint64_t failed;         /* handshake, identity or hello */
-	unsigned open;           /* accepted and not yet down */
+	uint64_t refused;         /* authenticated, and over a limit */
+	uint64_t displaced;       /* not authenticated, made room for others */
+	uint64_t failed;          /* handshake, identity or hello, these two among them */
+	unsigned open;            /* accepted and not yet down */
+	unsigned unauthenticated; /* of these */
 };
 void listener_stats(struct listener *l, struct listener_stats *ret_stats);
 

@@ -193,6 +193,7 @@ enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struc
 	LIST_INSERT_HEAD(&call->session->calls, call, in_session);
 	LIST_INSERT_HEAD(bucket, call, in_bucket);
 	call->session->running++;
+	conn_set_busy(call->session->conn, 1);
 	s->request_bytes += call->request_bytes;
 	if (call->method->flags & RPC_LONG_POLL)
 		s->stats.waiting++;
@@ -235,6 +236,7 @@ bool server_finish(struct rpc_server *s, struct rpc_call *call, bool failed)
 	s->stats.calls++;
 	s->request_bytes -= call->request_bytes;
 	call->session->running--;
+	conn_set_busy(call->session->conn, -1);
 	if (call->method->flags & RPC_LONG_POLL)
 		s->stats.waiting--;
 	else

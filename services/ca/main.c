@@ -26,6 +26,7 @@ static const struct daemon_program program = {
 	.purpose = "Signs the certificates of a cluster's nodes.",
 	.own = own_options,
 	.default_port = 7410,
+	.max_frame = 128 << 10, /* certificate requests and names have tens of KiB at most */
 	.needs_serial = true,
 };
 

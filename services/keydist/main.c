@@ -31,6 +31,7 @@ static const struct daemon_program program = {
 	.purpose = "Hands out symmetric keys for the groups that a client's certificate names.",
 	.own = own_options,
 	.default_port = 7420,
+	.max_frame = 128 << 10, /* what is asked here has tens of KiB at most */
 	.needs_serial = true,
 };
 

@@ -573,8 +573,9 @@ static enum status_code listen_for_peers(struct peers *p, const struct peers_opt
 		.credentials = o->credentials,
 		.trust = o->trust,
 		.allow_roles = PEER_SERIAL,
-		.max_connections = 64,
-		.max_per_address = 64, /* all replicas of a test run on one host */
+		/* A member has one stream, and after a break of the network those that are not given up yet: no member can
+		 * take the others' slots, nor can who has no certificate. */
+		.slots = { .max_connections = 512, .max_per_service = 32, .max_strangers = 256, .max_strangers_address = 64 },
 		.limits = limits(),
 		.handlers = { .up = in_up, .frame = in_frame, .down = in_down, .arg = p },
 	};

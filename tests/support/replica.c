@@ -173,8 +173,6 @@ void replica_listen(struct replica *r)
 		.self = SP_REP,
 		.credentials = r->credentials,
 		.trust = r->trust,
-		.max_connections = 100,
-		.max_per_address = 100,
 		.limits = CONN_LIMITS_DEFAULT,
 		.handlers = rpc_server_handlers(r->server),
 	};

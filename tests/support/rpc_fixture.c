@@ -221,8 +221,6 @@ struct served *served_start(const struct rpc_pki *p, const char *address, const 
 		.self = SP_REP,
 		.credentials = credentials,
 		.trust = p->trust,
-		.max_connections = 100,
-		.max_per_address = 100,
 		.limits = CONN_LIMITS_DEFAULT,
 		.handlers = rpc_server_handlers(s->server),
 	};

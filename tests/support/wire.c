@@ -29,6 +29,7 @@ static void on_up(void *arg, struct conn *c)
 	pthread_mutex_lock(&log->mutex);
 	log->disorder |= !log->many && (log->ups || log->downs);
 	log->ups++;
+	log->conn = c;
 	log->anonymous = conn_identity(c) == NULL;
 	log->roles = log->anonymous ? 0 : conn_identity(c)->roles;
 	bool close = log->close_in_up;

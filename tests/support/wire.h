@@ -20,6 +20,7 @@ struct wire_log {
 	struct buffer last;        /* the last frame */
 	struct status why;         /* the last `down` */
 	unsigned roles;            /* of the last peer that came up */
+	struct conn *conn;         /* the last one that came up, borrowed */
 	bool anonymous;            /* the last peer that came up had no identity */
 	bool disorder;             /* a frame before `up` or after `down`, a second `down`; on one connection's log alone */
 	bool many;                 /* a listener's: order is not looked at */

@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/base/tally.h"
+#include "common/net/budget.h"
 #include "tests/support/sp_client.h"
 #include "tests/support/wire.h"
 
@@ -64,31 +66,128 @@ static void test_listener_address_in_use(void **state)
 	assert_null(second);
 }
 
+static gnutls_certificate_credentials_t node_credentials(struct wire *w, const char *name)
+{
+	const struct pki_leaf *node = pki_node(w->pki, name, 0);
+	return sp_credentials(pki_ca_file(w->pki, PKI_INFRASTRUCTURE), node->certificate, node->key);
+}
+
+static struct listener_stats stats_of(struct wire *w)
+{
+	struct listener_stats stats;
+	listener_stats(w->listener, &stats);
+	return stats;
+}
+
+/* So many connections an identity; others, and the administrator, have their own. */
 static void test_listener_limits(void **state)
 {
 	struct wire *w = *state;
-	struct sp_client clients[3];
-	gnutls_certificate_credentials_t credentials = admin_credentials(w);
-	w->options.max_connections = 3;
-	w->options.max_per_address = 2;
+	struct sp_client clients[4], refused;
+	gnutls_certificate_credentials_t admin = admin_credentials(w);
+	gnutls_certificate_credentials_t n1 = node_credentials(w, "n1"), n2 = node_credentials(w, "n2");
+	w->options.slots = (struct slot_limits){ .max_connections = 4, .max_per_node = 2 };
 	wire_listen(w);
 	const char *address = listener_address(w->listener);
-	assert_true(sp_open(&clients[0], "127.21.1.1", address, credentials));
-	assert_true(sp_open(&clients[1], "127.21.1.1", address, credentials));
-	assert_false(sp_open(&clients[2], "127.21.1.1", address, credentials)); /* a third from one host */
-	assert_true(sp_open(&clients[2], "127.21.1.2", address, credentials));
-	struct sp_client fourth;
-	assert_false(sp_open(&fourth, "127.21.1.3", address, credentials));
-	struct listener_stats stats;
-	listener_stats(w->listener, &stats);
-	assert_int_equal(stats.accepted, 3);
-	assert_int_equal(stats.refused, 2);
-	assert_int_equal(stats.open, 3);
+	uint64_t identity = tally_sum(TALLY_CONNECTIONS_IDENTITY), full = tally_sum(TALLY_CONNECTIONS_FULL);
+	assert_true(sp_open(&clients[0], "127.21.1.1", address, n1));
+	assert_true(sp_open(&clients[1], "127.21.1.2", address, n1));
+	assert_false(sp_open(&refused, "127.21.1.3", address, n1)); /* a third of one node */
+	assert_true(sp_open(&clients[2], "127.21.1.1", address, n2));
+	assert_false(sp_open(&refused, "127.21.1.1", address, n2)); /* a quarter is not for nodes */
+	assert_true(sp_open(&clients[3], "127.21.1.1", address, admin));
+	assert_false(sp_open(&refused, "127.21.1.1", address, admin)); /* no more at all */
+	assert_int_equal(stats_of(w).refused, 3);
+	assert_int_equal(tally_sum(TALLY_CONNECTIONS_IDENTITY) - identity, 1);
+	assert_int_equal(tally_sum(TALLY_CONNECTIONS_FULL) - full, 2);
+	wire_wait_open(w, 4);
 	sp_close(&clients[0], false);
-	wire_wait_open(w, 2);
-	assert_true(sp_open(&clients[0], "127.21.1.1", address, credentials));
-	for (int i = 0; i < 3; i++)
+	wire_wait_open(w, 3);
+	assert_true(sp_open(&clients[0], "127.21.1.1", address, n1));
+	for (int i = 0; i < 4; i++)
 		sp_close(&clients[i], false);
+	wire_wait_open(w, 0);
+	gnutls_certificate_free_credentials(n1);
+	gnutls_certificate_free_credentials(n2);
+	gnutls_certificate_free_credentials(admin);
+}
+
+/* Its certificate is good, so it is told that there is no room: it may come back. */
+static void test_listener_limit_is_told(void **state)
+{
+	struct wire *w = *state;
+	struct wire_log first, second;
+	w->options.slots.max_per_service = 1;
+	wire_listen(w);
+	wire_log_init(&first);
+	wire_log_init(&second);
+	struct conn *a = wire_dial(w, w->admin, &first);
+	wire_wait_up(&first, 1);
+	struct conn *b = wire_dial(w, w->admin, &second);
+	wire_expect(&second, STATUS_UNAVAILABLE, "no room for another connection");
+	assert_int_equal(second.ups, 0);
+	conn_close(a);
+	wire_wait_down(&first, 1);
+	conn_unref(a);
+	conn_unref(b);
+	wire_log_fini(&first);
+	wire_log_fini(&second);
+}
+
+struct silent_flood {
+	const char *address;
+	atomic_bool stop;
+	unsigned opened;
+};
+
+/* As fast as it can, and from the honest peer's own address: connects, says nothing. */
+static void *flood_silently(void *arg)
+{
+	struct silent_flood *f = arg;
+	struct sp_client held[64];
+	for (; !atomic_load(&f->stop); f->opened++) {
+		struct sp_client *c = &held[f->opened % 64];
+		if (f->opened >= 64)
+			sp_close(c, true);
+		if (!sp_connect(c, "127.21.1.1", f->address))
+			c->fd = -1;
+	}
+	for (unsigned i = 0; i < 64 && i < f->opened; i++)
+		sp_close(&held[i], true);
+	return NULL;
+}
+
+/* Connections that say nothing, however many, leave whoever speaks the time for its handshake, also a slow one. */
+static void test_listener_silent_flood(void **state)
+{
+	struct wire *w = *state;
+	gnutls_certificate_credentials_t credentials = admin_credentials(w);
+	w->options.slots = (struct slot_limits){ .max_strangers = 128, .max_strangers_address = 64 };
+	wire_listen(w);
+	uint64_t dropped = tally_sum(TALLY_UNAUTHENTICATED_DROPPED);
+	/* The fault as it was seen: as many as there are slots, held. */
+	struct sp_client held[200], c;
+	for (int i = 0; i < 200; i++)
+		assert_true(sp_connect(&held[i], "127.21.1.1", listener_address(w->listener)));
+	assert_true(sp_open(&c, "127.21.1.1", listener_address(w->listener), credentials));
+	sp_close(&c, false);
+	assert_true(stats_of(w).unauthenticated <= 64);
+	for (int i = 0; i < 200; i++)
+		sp_close(&held[i], true);
+	/* And a stream of them: now the place is a matter of luck, and it is tried again. */
+	struct silent_flood flood = { .address = listener_address(w->listener) };
+	pthread_t thread;
+	assert_int_equal(pthread_create(&thread, NULL, flood_silently, &flood), 0);
+	unsigned served = 0;
+	for (int i = 0; i < 200 && served < 20; i++) {
+		served += sp_open(&c, "127.21.1.1", flood.address, credentials);
+		sp_close(&c, false);
+	}
+	assert_int_equal(served, 20);
+	atomic_store(&flood.stop, true);
+	pthread_join(thread, NULL);
+	assert_true(tally_sum(TALLY_UNAUTHENTICATED_DROPPED) > dropped);
+	assert_true(stats_of(w).displaced > 0);
 	wire_wait_open(w, 0);
 	gnutls_certificate_free_credentials(credentials);
 }
@@ -203,6 +302,160 @@ static void test_listener_idle(void **state)
 	wire_expect(&log, STATUS_OK, "closed by the peer");
 	conn_unref(c);
 	wire_log_fini(&log);
+}
+
+/* Work in hand is not idleness, and its end begins a new span. */
+static void test_listener_busy_is_not_idle(void **state)
+{
+	struct wire *w = *state;
+	struct wire_log log;
+	w->options.limits.idle_ms = 200;
+	wire_listen(w);
+	wire_log_init(&log);
+	struct conn *c = wire_dial(w, w->admin, &log);
+	wire_wait_up(&log, 1);
+	wire_wait_up(&w->log, 1);
+	struct conn *theirs = conn_ref(w->log.conn);
+	conn_set_busy(theirs, 1);
+	pause_ms(1000);
+	assert_int_equal(log.downs, 0);
+	uint64_t idle = tally_sum(TALLY_IDLE);
+	conn_set_busy(theirs, -1);
+	wire_expect(&w->log, STATUS_OK, "idle for 200 ms");
+	assert_int_equal(tally_sum(TALLY_IDLE) - idle, 1);
+	wire_wait_down(&log, 1);
+	conn_unref(theirs);
+	conn_unref(c);
+	wire_log_fini(&log);
+}
+
+/* Byte after byte of a frame that never ends: progress does not count. */
+static void test_listener_slow_frame(void **state)
+{
+	struct wire *w = *state;
+	gnutls_certificate_credentials_t credentials = admin_credentials(w);
+	struct sp_client c;
+	w->options.limits.frame_ms = 300;
+	wire_listen(w);
+	uint64_t slow = tally_sum(TALLY_FRAME_SLOW);
+	assert_true(sp_open(&c, NULL, listener_address(w->listener), credentials));
+	static const uint8_t head[8] = { [6] = 0x40 };
+	assert_true(sp_write(&c, head, sizeof head));
+	for (int i = 0; i < 1000 && w->log.downs == 0 && sp_write(&c, "x", 1); i++)
+		pause_ms(20);
+	wire_expect(&w->log, STATUS_UNAVAILABLE, "is not complete");
+	assert_int_equal(tally_sum(TALLY_FRAME_SLOW) - slow, 1);
+	sp_close(&c, false);
+	/* Frames that end in time go on for longer than that. */
+	assert_true(sp_open(&c, NULL, listener_address(w->listener), credentials));
+	for (int i = 0; i < 20; i++) {
+		uint8_t answer[64];
+		static const uint8_t half[8] = { [7] = 8 };
+		assert_true(sp_write(&c, half, sizeof half));
+		pause_ms(20);
+		assert_true(sp_write(&c, "\x80\0\0\1abcd", 8));
+		assert_true(sp_read(&c, answer, 16));
+	}
+	sp_close(&c, false);
+	wire_wait_open(w, 0);
+	gnutls_certificate_free_credentials(credentials);
+}
+
+/* Frames begun on many connections of one node: it stops at its share, and another node's request of the same size is served. */
+static void test_listener_memory(void **state)
+{
+	enum { N = 40 };
+	struct wire *w = *state;
+	struct sp_client clients[N], other;
+	gnutls_certificate_credentials_t n1 = node_credentials(w, "n1"), n2 = node_credentials(w, "n2");
+	const size_t budget = 16 << 20, most = 900 << 10;
+	budget_set_limit(budget);
+	wire_listen(w);
+	uint64_t refused = tally_sum(TALLY_MEMORY_FULL);
+	uint8_t *data = calloc(1, most), head[8] = { [5] = 0x0f };
+	assert_non_null(data);
+	for (int i = 0; i < N; i++) {
+		assert_true(sp_open(&clients[i], NULL, listener_address(w->listener), n1));
+		(void)(sp_write(&clients[i], head, sizeof head) && sp_write(&clients[i], data, most)); /* some are cut off */
+	}
+	for (int i = 0; i < 1000 && tally_sum(TALLY_MEMORY_FULL) == refused; i++)
+		pause_ms(10);
+	assert_true(tally_sum(TALLY_MEMORY_FULL) > refused);
+	assert_true(budget_used() < budget * 3 / 4);
+	uint8_t *answer = malloc(most + 64);
+	assert_non_null(answer);
+	size_t len;
+	assert_true(sp_open(&other, NULL, listener_address(w->listener), n2));
+	assert_true(sp_request(&other, data, most, answer, most + 64, &len));
+	assert_int_equal(len, most);
+	sp_close(&other, false);
+	for (int i = 0; i < N; i++)
+		sp_close(&clients[i], true);
+	wire_wait_open(w, 0);
+	assert_int_equal(budget_used(), 0);
+	budget_set_limit(BUDGET_DEFAULT);
+	free(answer);
+	free(data);
+	gnutls_certificate_free_credentials(n1);
+	gnutls_certificate_free_credentials(n2);
+}
+
+/* What a burst needed is given back, though the connection stays. */
+static void test_listener_idle_connections_keep_no_buffers(void **state)
+{
+	struct wire *w = *state;
+	struct wire_log log;
+	wire_listen(w);
+	wire_log_init(&log);
+	struct conn *c = wire_dial(w, w->admin, &log);
+	wire_wait_up(&log, 1);
+	uint8_t *data = calloc(1, 1 << 20);
+	assert_non_null(data);
+	for (unsigned i = 1; i <= 3; i++) {
+		wire_send(c, data, 1 << 20);
+		wire_wait_frames(&log, i);
+	}
+	for (int i = 0; i < 1500 && budget_used() > 256 << 10; i++)
+		pause_ms(10);
+	assert_true(budget_used() <= 256 << 10);
+	wire_send(c, "still", 5);
+	wire_wait_frames(&log, 4);
+	conn_close(c);
+	wire_wait_down(&log, 1);
+	conn_unref(c);
+	wire_log_fini(&log);
+	free(data);
+}
+
+/* Reads a little now and then: each byte is progress, and would have kept the answers in our memory for hours. */
+static void test_listener_peer_reads_slowly(void **state)
+{
+	struct wire *w = *state;
+	gnutls_certificate_credentials_t credentials = admin_credentials(w);
+	struct sp_client c;
+	w->options.limits.write_ms = 500;
+	wire_listen(w);
+	assert_true(sp_connect(&c, NULL, listener_address(w->listener)));
+	const int small = 4096;
+	assert_int_equal(setsockopt(c.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+	assert_true(sp_handshake(&c, credentials) && sp_hello(&c));
+	const struct timeval patience = { .tv_usec = 100000 };
+	assert_int_equal(setsockopt(c.fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience), 0);
+	uint8_t *data = calloc(1, 65536), drop[1024];
+	assert_non_null(data);
+	while (sp_send(&c, data, 65536))
+		;
+	uint64_t unread = tally_sum(TALLY_NOT_READING);
+	for (int i = 0; i < 1000 && w->log.downs == 0; i++) {
+		(void)recv(c.fd, drop, sizeof drop, MSG_DONTWAIT);
+		pause_ms(20);
+	}
+	wire_expect(&w->log, STATUS_UNAVAILABLE, "has not read");
+	assert_int_equal(tally_sum(TALLY_NOT_READING) - unread, 1);
+	sp_close(&c, true);
+	wire_wait_open(w, 0);
+	free(data);
+	gnutls_certificate_free_credentials(credentials);
 }
 
 /* Requests without end and never a look at the answers: memory is bounded, and so is the time. */
@@ -468,10 +721,17 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, wire_set_up, wire_tear_down)
 		TEST(test_listener_address_in_use),
 		TEST(test_listener_limits),
+		TEST(test_listener_limit_is_told),
+		TEST(test_listener_silent_flood),
 		TEST(test_listener_anonymous),
 		TEST(test_listener_recheck),
 		TEST(test_listener_new_credentials),
 		TEST(test_listener_idle),
+		TEST(test_listener_busy_is_not_idle),
+		TEST(test_listener_slow_frame),
+		TEST(test_listener_memory),
+		TEST(test_listener_idle_connections_keep_no_buffers),
+		TEST(test_listener_peer_reads_slowly),
 		TEST(test_listener_peer_never_reads),
 		TEST(test_listener_frame_length),
 		TEST(test_listener_peers_that_leave),

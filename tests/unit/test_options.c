@@ -101,7 +101,7 @@ static void test_options_common(void **state)
 	assert_string_equal(o->serial_addresses[0], "127.0.1.1:7400");
 	assert_string_equal(o->serial_addresses[1], "[::1]:7000");
 	assert_int_equal(o->tls_minimum, TLS_MINIMUM_1_3);
-	assert_int_equal(o->max_connections, 7);
+	assert_int_equal(o->slots.max_connections, 7);
 	assert_int_equal(o->log_level, LOG_LEVEL_INFO);
 }
 

@@ -123,8 +123,6 @@ static void start_replica(int i)
 		.self = SP_REP,
 		.credentials = r->credentials,
 		.trust = cluster.trust,
-		.max_connections = 100,
-		.max_per_address = 100,
 		.limits = CONN_LIMITS_DEFAULT,
 		.handlers = rpc_server_handlers(r->server),
 	};

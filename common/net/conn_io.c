@@ -374,6 +374,8 @@ static void read_failed(struct conn *c, int rv)
 		read_more(c);
 		return;
 	}
+	if (c->state == CONN_UP && rv == NNG_ETIMEDOUT)
+		conn_count(c, TALLY_NOT_READING); /* says the system (user_timeout.h) */
 	if (c->state == CONN_UP)
 		conn_blame(c, STATUS_UNAVAILABLE, "the connection broke: %s", nng_strerror(rv));
 	else

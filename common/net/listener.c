@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/net/address.h"
 #include "common/net/conn_internal.h"
+#include "common/net/user_timeout.h"
 
 /* After an error of accept(): out of descriptors or memory, which does not pass at once. */
 #define PAUSE_MS 100
@@ -268,6 +269,8 @@ static enum status_code open_port(struct listener *l, const char *address, struc
 				  "listen on %s: %s; is the address one of this host's and the port permitted?", address,
 				  nng_strerror(rv));
 	address_format(&bound, l->address);
+	if (!user_timeout_set(l->address, l->options.limits.write_ms))
+		log_debug("%s: answers that nobody reads stay with the system until the connection is idle", l->address);
 	return STATUS_OK;
 }
 

@@ -458,6 +458,30 @@ static void test_listener_peer_reads_slowly(void **state)
 	gnutls_certificate_free_credentials(credentials);
 }
 
+/* An answer that the system took, and that nobody reads: our buffers are empty, nothing is left to do, and still it goes. */
+static void test_listener_answer_never_read(void **state)
+{
+	struct wire *w = *state;
+	gnutls_certificate_credentials_t credentials = admin_credentials(w);
+	struct sp_client c;
+	w->options.limits.write_ms = 500;
+	wire_listen(w);
+	assert_true(sp_connect(&c, NULL, listener_address(w->listener)));
+	const int small = 4096;
+	assert_int_equal(setsockopt(c.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+	assert_true(sp_handshake(&c, credentials) && sp_hello(&c));
+	uint64_t unread = tally_sum(TALLY_NOT_READING);
+	uint8_t data[30000] = { 0 };
+	for (int i = 0; i < 6; i++) /* more than the peer's window of 64 KiB */
+		assert_true(sp_send(&c, data, sizeof data));
+	wire_expect(&w->log, STATUS_UNAVAILABLE, "the connection broke");
+	assert_int_equal(tally_sum(TALLY_NOT_READING) - unread, 1);
+	sp_close(&c, true);
+	wire_wait_open(w, 0);
+	gnutls_certificate_free_credentials(credentials);
+	must_answer(w);
+}
+
 /* Requests without end and never a look at the answers: memory is bounded, and so is the time. */
 static void test_listener_peer_never_reads(void **state)
 {
@@ -732,6 +756,7 @@ int main(void)
 		TEST(test_listener_memory),
 		TEST(test_listener_idle_connections_keep_no_buffers),
 		TEST(test_listener_peer_reads_slowly),
+		TEST(test_listener_answer_never_read),
 		TEST(test_listener_peer_never_reads),
 		TEST(test_listener_frame_length),
 		TEST(test_listener_peers_that_leave),

@@ -35,6 +35,20 @@ static const struct setting_info table[SETTING_COUNT] = {
 		.standard = "10000", .used_by = "kds-serial",
 		.description = "changes of the configuration that `config history' remembers",
 	},
+	[SETTING_LIMIT_KEY_RATE] = {
+		.name = "limit.key-rate",
+		.type = SETTING_INTEGER, .min = 1, .max = 1000000, .allowed = "1 to 1000000, or off",
+		.may_be_off = true,
+		.standard = "10000", .used_by = "kds-keydist",
+		.description = "keys a second that one node may create and restore at one kds-keydist; ten times as many at once",
+	},
+	[SETTING_LIMIT_SIGN_RATE] = {
+		.name = "limit.sign-rate",
+		.type = SETTING_INTEGER, .min = 1, .max = 1000000, .allowed = "1 to 1000000, or off",
+		.may_be_off = true,
+		.standard = "20", .used_by = "kds-ca",
+		.description = "certificates a second that one node may ask one kds-ca for; ten times as many at once",
+	},
 	[SETTING_MASTERKEY_INTERVAL] = {
 		.name = "masterkey.interval",
 		.type = SETTING_DURATION, .min = MINUTE, .max = 365 * DAY, .allowed = "1m to 365d",
@@ -193,4 +207,10 @@ enum status_code settings_set(struct settings *s, const char *name, const char *
 uint64_t settings_get(const struct settings *s, enum setting which)
 {
 	return atomic_load(&s->values[which]);
+}
+
+uint32_t settings_rate(const struct settings *s, enum setting which)
+{
+	uint64_t value = settings_get(s, which);
+	return value == SETTING_OFF ? 0 : (uint32_t)value;
 }

@@ -25,6 +25,8 @@ enum setting {
 	SETTING_CERTIFICATE_MAX_LIFETIME,
 	SETTING_CERTIFICATE_NODE_LIFETIME,
 	SETTING_HISTORY_LENGTH,
+	SETTING_LIMIT_KEY_RATE,
+	SETTING_LIMIT_SIGN_RATE,
 	SETTING_MASTERKEY_INTERVAL,
 	SETTING_MASTERKEY_LIFESPAN,
 	SETTING_MASTERKEY_PUBLISH_AHEAD,
@@ -72,7 +74,10 @@ void settings_init(struct settings *s); /* the defaults */
 /* value NULL: not set (any more). Names that this version does not know are passed over. INVALID_ARGUMENT: not a value
  * that this version allows; the default is in force. */
 enum status_code settings_set(struct settings *s, const char *name, const char *value, struct status *st) MUST_CHECK;
-/* ms of a duration, or SETTING_OFF. */
+/* ms of a duration, the number of an integer, or SETTING_OFF. */
 uint64_t settings_get(const struct settings *s, enum setting which);
+
+/* A rate a second: 0 where it is off. */
+uint32_t settings_rate(const struct settings *s, enum setting which);
 
 #endif

@@ -77,8 +77,8 @@ void health_free(struct health *h)
 enum status_code health_serve(struct health *h, struct rpc_server *server, struct status *st)
 {
 	static const struct rpc_access table[] = {
-		{ .method = "Check", .allow = PEER_ANYONE },
-		{ .method = "Echo", .allow = PEER_ANYONE },
+		{ .method = "Check", .allow = PEER_ANYONE, .flags = RPC_READ },
+		{ .method = "Echo", .allow = PEER_ANYONE, .flags = RPC_READ },
 	};
 	return rpc_server_add(server, &h->service.base, table, sizeof table / sizeof table[0], st);
 }

@@ -6,15 +6,18 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/secret.h"
+#include "common/base/tally.h"
 #include "common/rpc/message.h"
 
 /*
  * Answers
  */
 
+static const struct rpc_detail no_detail;
+
 static struct slice text(const char *s)
 {
-	return (struct slice){ .data = s, .len = strlen(s) };
+	return (struct slice){ .data = s, .len = s ? strlen(s) : 0 };
 }
 
 /* A header as it came, the envelope's head, the payload: copied once, into the connection's output. */
@@ -32,14 +35,22 @@ static void send_response(struct conn *conn, const uint8_t *header, size_t heade
 		log_debug("answers pile up, closing connection peer=%s", conn_peer_address(conn));
 }
 
-static void send_error(struct conn *conn, const uint8_t *header, size_t header_len, const struct status *st,
-		       const char *field)
+static struct response_envelope error_envelope(const struct status *st, const struct rpc_detail *detail)
 {
-	struct response_envelope response = {
-		.code = st->code,
+	return (struct response_envelope){
+		/* An error without a code would look like success without an answer. */
+		.code = st->code == STATUS_OK ? STATUS_INTERNAL : st->code,
 		.message = text(st->message),
-		.field = text(field),
+		.field = text(detail->field),
+		.ask = text(detail->ask),
+		.retry_after_ms = detail->retry_after_ms,
 	};
+}
+
+static void send_error(struct conn *conn, const uint8_t *header, size_t header_len, const struct status *st,
+		       const struct rpc_detail *detail)
+{
+	const struct response_envelope response = error_envelope(st, detail);
 	send_response(conn, header, header_len, &response);
 }
 
@@ -60,7 +71,7 @@ void call_expire(struct rpc_call *call)
 	struct status st;
 	(void)status_set(&st, STATUS_DEADLINE_EXCEEDED, "%s: not done in the time that the caller gave",
 			 call->method->name);
-	send_error(call->session->conn, call->header, call->header_len, &st, "");
+	send_error(call->session->conn, call->header, call->header_len, &st, &no_detail);
 	call_unref(call);
 }
 
@@ -77,15 +88,22 @@ static void answer(struct rpc_call *call, const struct response_envelope *respon
 	call_unref(call);
 }
 
-static void answer_error(struct rpc_call *call, const struct status *st, const char *field)
+static void answer_error(struct rpc_call *call, const struct status *st, const struct rpc_detail *detail)
 {
-	struct response_envelope response = {
-		/* An error without a code would look like success without an answer. */
-		.code = st->code == STATUS_OK ? STATUS_INTERNAL : st->code,
-		.message = text(st->message),
-		.field = text(field),
-	};
+	const struct response_envelope response = error_envelope(st, detail);
 	answer(call, &response);
+}
+
+/* An answer that no frame holds would cost its caller the connection, and the next server's. */
+static bool fits(struct rpc_call *call, size_t size)
+{
+	size_t most = call->server->limits.max_answer;
+	if (size <= most)
+		return true;
+	rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED,
+		      "%s: the answer takes %zu bytes, more than the %zu of a message; ask for less at once",
+		      call->method->name, size, most);
+	return false;
 }
 
 /* The closure that handlers get. */
@@ -97,12 +115,8 @@ static void answer_message(const ProtobufCMessage *message, void *closure_data)
 		return;
 	}
 	size_t size = protobuf_c_message_get_packed_size(message);
-	if (size > call->server->limits.max_answer) {
-		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED,
-			      "%s: the answer takes %zu bytes, more than the %zu of a message; ask for less at once",
-			      call->method->name, size, call->server->limits.max_answer);
+	if (!fits(call, size))
 		return;
-	}
 	uint8_t small[2048];
 	uint8_t *packed = size <= sizeof small ? small : malloc(size);
 	if (!packed) {
@@ -129,12 +143,12 @@ void rpc_call_fail(struct rpc_call *call, enum status_code code, const char *for
 	va_start(ap, format);
 	(void)status_vset(&st, code, format, ap);
 	va_end(ap);
-	answer_error(call, &st, "");
+	answer_error(call, &st, &no_detail);
 }
 
 void rpc_call_fail_status(struct rpc_call *call, const struct status *st)
 {
-	answer_error(call, st, "");
+	answer_error(call, st, &no_detail);
 }
 
 void rpc_call_fail_field(struct rpc_call *call, const char *field, const char *format, ...)
@@ -145,12 +159,24 @@ void rpc_call_fail_field(struct rpc_call *call, const char *field, const char *f
 	(void)status_vset(&st, STATUS_INVALID_ARGUMENT, format, ap);
 	va_end(ap);
 	(void)status_prefix(&st, "%s", field);
-	answer_error(call, &st, field);
+	answer_error(call, &st, &(struct rpc_detail){ .field = field });
+}
+
+void rpc_call_redirect(struct rpc_call *call, const char *address, const char *format, ...)
+{
+	struct status st;
+	va_list ap;
+	va_start(ap, format);
+	(void)status_vset(&st, STATUS_UNAVAILABLE, format, ap);
+	va_end(ap);
+	answer_error(call, &st, &(struct rpc_detail){ .ask = address });
 }
 
 void rpc_call_relay(struct rpc_call *call, enum status_code code, const char *message, struct slice payload)
 {
 	struct response_envelope response = { .code = code };
+	if (code == STATUS_OK && !fits(call, payload.len))
+		return;
 	if (code == STATUS_OK)
 		response.payload = payload;
 	else
@@ -158,9 +184,9 @@ void rpc_call_relay(struct rpc_call *call, enum status_code code, const char *me
 	answer(call, &response);
 }
 
-void rpc_call_relay_error(struct rpc_call *call, const struct status *st, const char *field)
+void rpc_call_relay_error(struct rpc_call *call, const struct status *st, const struct rpc_detail *detail)
 {
-	answer_error(call, st, field);
+	answer_error(call, st, detail);
 }
 
 /*
@@ -187,31 +213,61 @@ static enum status_code refuse_caller(const struct method *method, const struct 
 			  peer_roles_describe(id->roles, who, sizeof who), id->common_name);
 }
 
+/* May a call be passed on in this caller's name? */
+static bool may_pass_on(const struct method *method, const struct identity *caller)
+{
+	return method->flags & RPC_READ || (caller && !(caller->roles & PEER_ADMIN));
+}
+
+/* `behalf` NULL: the peer calls in its own name. */
+static enum status_code judge(const struct method *method, const struct identity *peer, const struct identity *behalf,
+			      struct status *st)
+{
+	if (!behalf)
+		return may_call(method, peer) ? STATUS_OK : refuse_caller(method, peer, st);
+	if (!may_call(method, behalf))
+		return refuse_caller(method, behalf, st);
+	if (!may_pass_on(method, behalf))
+		return status_set(st, STATUS_UNAVAILABLE,
+				  "%s: an administrator asks the leader itself, no replica for him; ask another",
+				  method->name);
+	return STATUS_OK;
+}
+
+/* Between replicas alone, and those who are replicas now: elsewhere a replica is to be no more than itself. */
+static enum status_code check_forwarder(const struct rpc_server *s, const struct identity *peer, struct status *st)
+{
+	if (peer && peer->roles & PEER_SERIAL && s->may_forward && s->may_forward(s->may_forward_arg, peer))
+		return STATUS_OK;
+	return status_set(st, STATUS_PERMISSION_DENIED,
+			  "request envelope: on_behalf_of is for the replicas of kds-serial, among themselves; call in "
+			  "your own name");
+}
+
+enum status_code rpc_server_judge(const struct rpc_server *s, const char *name, const struct identity *peer,
+				  const struct identity *on_behalf_of, struct status *st)
+{
+	const struct method *method = server_find(s, text(name));
+	if (!method)
+		return status_set(st, STATUS_UNIMPLEMENTED, "this server has no method \"%s\"", name);
+	enum status_code rc = on_behalf_of ? check_forwarder(s, peer, st) : STATUS_OK;
+	return rc == STATUS_OK ? judge(method, peer, on_behalf_of, st) : rc;
+}
+
 /*
- * The identity that the call counts as: the peer's own, or whom it forwards for (then *ret_forwarded is a reference).
- * PERMISSION_DENIED: it may not.
+ * Whose call it is: *ret_forwarded is a reference to whom the peer passes it on for, NULL where it calls in its own name.
+ * Set also on failure.
  */
 static enum status_code check_caller(const struct rpc_server *s, const struct method *method,
 				     const struct identity *peer, const struct request_envelope *request,
 				     struct status *st, struct identity **ret_forwarded)
 {
-	if (!request->forwarded)
-		return may_call(method, peer) ? STATUS_OK : refuse_caller(method, peer, st);
-	/* Between replicas alone: elsewhere a replica is to be no more than itself. */
-	if (!s->route || !peer || !(peer->roles & PEER_SERIAL))
-		return status_set(st, STATUS_PERMISSION_DENIED,
-				  "request envelope: on_behalf_of is for: serial; call in your own name");
-	struct identity *forwarded;
-	enum status_code rc = caller_parse(request->on_behalf_of, st, &forwarded);
-	if (rc != STATUS_OK)
-		return rc;
-	if (!may_call(method, forwarded)) {
-		rc = refuse_caller(method, forwarded, st);
-		identity_unref(forwarded);
-		return rc;
-	}
-	*ret_forwarded = forwarded;
-	return STATUS_OK;
+	enum status_code rc = STATUS_OK;
+	if (request->forwarded)
+		rc = check_forwarder(s, peer, st);
+	if (rc == STATUS_OK && request->forwarded)
+		rc = caller_parse(request->on_behalf_of, st, ret_forwarded);
+	return rc == STATUS_OK ? judge(method, peer, *ret_forwarded, st) : rc;
 }
 
 /*
@@ -282,7 +338,9 @@ static void handle(struct rpc_call *call, struct slice payload)
 	const ProtobufCMessageDescriptor *type = method->descriptor->input;
 	if (message_unpack(type, payload, call->arena, &st, field, sizeof field, &input) != STATUS_OK ||
 	    server_charge(s, call, arena_used(call->arena), &st) != STATUS_OK) {
-		answer_error(call, &st, field);
+		if (st.code == STATUS_INVALID_ARGUMENT)
+			tally_add(TALLY_REQUEST_MALFORMED);
+		answer_error(call, &st, &(struct rpc_detail){ .field = field });
 		return;
 	}
 	method->service->invoke(method->service, method->index, input, answer_message, call);
@@ -311,26 +369,44 @@ static void run(struct rpc_call *call, struct slice payload)
 	handle(call, payload);
 }
 
+/* The envelope, and the method that it names. */
+static enum status_code read_request(const struct rpc_server *s, struct slice body, struct status *st,
+				     struct request_envelope *ret_request, const struct method **ret_method)
+{
+	enum status_code rc = request_parse(body, st, ret_request);
+	if (rc != STATUS_OK)
+		goto out;
+	const struct request_envelope *r = ret_request;
+	*ret_method = server_find(s, r->method);
+	if (!*ret_method)
+		rc = status_set(st, STATUS_UNIMPLEMENTED, "this server has no method \"%.*s\"", (int)r->method.len,
+				(const char *)r->method.data);
+	else if (r->payload.len > s->limits.max_request)
+		rc = request_too_large((*ret_method)->name, r->payload.len, s->limits.max_request, st);
+out:
+	if (rc != STATUS_OK)
+		tally_add(TALLY_REQUEST_MALFORMED);
+	return rc;
+}
+
 void call_receive(struct rpc_server *s, struct session *session, struct slice frame, size_t header_len)
 {
 	const uint8_t *header = frame.data;
 	struct slice body = { .data = header + header_len, .len = frame.len - header_len };
 	struct request_envelope request;
+	const struct method *method = NULL;
 	struct identity *forwarded = NULL;
 	struct rpc_call *call = NULL;
+	struct rpc_detail detail = { .retry_after_ms = 0 };
 	struct status st;
-	enum status_code rc = request_parse(body, &st, &request);
+	enum status_code rc = read_request(s, body, &st, &request, &method);
 	if (rc != STATUS_OK)
 		goto out;
-	const struct method *method = server_find(s, request.method);
-	if (!method) {
-		rc = status_set(&st, STATUS_UNIMPLEMENTED, "this server has no method \"%.*s\"",
-				(int)request.method.len, (const char *)request.method.data);
+	rc = check_caller(s, method, conn_identity(session->conn), &request, &st, &forwarded);
+	if (rc != STATUS_OK) {
+		tally_add(TALLY_REQUEST_FORBIDDEN);
 		goto out;
 	}
-	rc = check_caller(s, method, conn_identity(session->conn), &request, &st, &forwarded);
-	if (rc != STATUS_OK)
-		goto out;
 	call = call_new(s, session, method, frame, header_len, &request);
 	if (!call) {
 		rc = status_set(&st, STATUS_RESOURCE_EXHAUSTED, "%s: out of memory; try again later", method->name);
@@ -340,7 +416,7 @@ void call_receive(struct rpc_server *s, struct session *session, struct slice fr
 		call->identity = call->forwarded = forwarded;
 		forwarded = NULL;
 	}
-	rc = server_admit(s, call, &st);
+	rc = server_admit(s, call, &st, &detail);
 out:
 	identity_unref(forwarded);
 	if (rc == STATUS_OK) {
@@ -352,7 +428,7 @@ out:
 	if (rc == STATUS_ALREADY_EXISTS)
 		return; /* sent again while it still runs */
 	server_count_refused(s);
-	send_error(session->conn, header, header_len, &st, "");
+	send_error(session->conn, header, header_len, &st, &detail);
 }
 
 /*
@@ -367,6 +443,11 @@ const struct identity *rpc_call_identity(const struct rpc_call *call)
 bool rpc_call_forwarded(const struct rpc_call *call)
 {
 	return call->forwarded != NULL;
+}
+
+bool rpc_call_may_pass_on(const struct rpc_call *call)
+{
+	return may_pass_on(call->method, call->identity);
 }
 
 uint64_t rpc_call_deadline(const struct rpc_call *call)

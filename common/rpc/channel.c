@@ -315,16 +315,12 @@ static struct pending *pending_new(struct rpc_channel *ch, const char *method, c
 }
 
 /* What may be wrong with a request before it is sent. */
-static enum status_code check(const struct rpc_channel *ch, const struct pending *p, struct status *st)
+static enum status_code check(const struct rpc_channel *ch, const struct pending *p, size_t payload, struct status *st)
 {
 	if (ch->stopping)
 		return status_set(st, STATUS_CANCELLED, "%s: the channel is being closed", p->method);
-	size_t room = ch->limits.max_frame - 4 - REQUEST_TIMEOUT_MAX;
-	if (p->wire.len > room)
-		return status_set(st, STATUS_INVALID_ARGUMENT,
-				  "%s: the request takes %zu bytes, more than the %zu of a message; send less at once",
-				  p->method, p->wire.len, room);
-	return STATUS_OK;
+	size_t most = ch->limits.max_frame > ENVELOPE_ROOM ? ch->limits.max_frame - ENVELOPE_ROOM : 0;
+	return payload > most ? request_too_large(p->method, payload, most, st) : STATUS_OK;
 }
 
 static void start(struct rpc_channel *ch, const char *method, const ProtobufCMessageDescriptor *output,
@@ -341,7 +337,7 @@ static void start(struct rpc_channel *ch, const char *method, const ProtobufCMes
 	pthread_mutex_lock(&ch->mutex);
 	struct status st;
 	link_recheck(ch);
-	if (check(ch, p, &st) == STATUS_OK && pending_add(ch, p, &st) == STATUS_OK) {
+	if (check(ch, p, payload.len, &st) == STATUS_OK && pending_add(ch, p, &st) == STATUS_OK) {
 		link_send(ch, p);
 	} else {
 		p->outcome = st;

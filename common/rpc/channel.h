@@ -10,7 +10,9 @@
  * Refused by every address (UNAUTHENTICATED, PERMISSION_DENIED in the handshake) is reported at once.
  * At the deadline a call ends with DEADLINE_EXCEEDED if a server had it, else with UNAVAILABLE and the last reason.
  * A server whose certificate the trust no longer takes (expired, removed) gets no new requests: the channel leaves it.
- * A server that says whom to ask instead is not followed: replicas forward by themselves.
+ * A replica that does not pass a call on (an administrator's write) says who leads. The channel goes there at once, also
+ * when the address is not among its own: the other end must have the role that is expected all the same. It follows
+ * three such hints in a row; then, or when nobody is there, it goes on as after any UNAVAILABLE.
  * Thread-safe.
  */
 #ifndef RPC_CHANNEL_H
@@ -57,6 +59,7 @@ struct rpc_result {
 	struct status status;
 	bool answered;                    /* a server gave this status; false: none was reached, or none in time */
 	const char *field;                /* INVALID_ARGUMENT: which field; "" otherwise */
+	uint32_t retry_after_ms;          /* RESOURCE_EXHAUSTED: the server refuses it so long; 0: it does not say */
 	const ProtobufCMessage *message;  /* the answer; NULL on failure */
 	struct slice payload;             /* the answer, packed; with RPC_RAW the only form */
 };

@@ -44,6 +44,7 @@ struct address {
 };
 
 #define CHANNEL_SERVICES 16
+#define CHANNEL_ASK_MAX 256
 struct channel_service {
 	ProtobufCService base; /* what stubs get; must come first */
 	struct rpc_channel *channel;
@@ -69,6 +70,8 @@ struct rpc_channel {
 	struct address *addresses;
 	size_t n_addresses;
 	size_t current; /* the address of the connection, or the next to try */
+	char detour[CHANNEL_ASK_MAX]; /* instead: one that a replica named, which is none of ours; "": none */
+	unsigned hints; /* of that kind, followed in a row */
 
 	struct conn *conn;   /* a reference; NULL: none */
 	bool up;

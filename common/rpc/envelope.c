@@ -11,7 +11,13 @@
 /* Numbers of the fields in proto/rpc.proto. */
 enum { REQUEST_METHOD = 1, REQUEST_PAYLOAD, REQUEST_TIMEOUT, REQUEST_ID, REQUEST_TRACE, REQUEST_BEHALF };
 enum { RESPONSE_CODE = 1, RESPONSE_MESSAGE, RESPONSE_DETAILS, RESPONSE_PAYLOAD };
-enum { DETAIL_REASON = 1, DETAIL_FIELD };
+enum { DETAIL_REASON = 1, DETAIL_FIELD, DETAIL_RETRY_AFTER, DETAIL_ASK };
+#define DETAIL_REASON_MAX 16
+#define ASK_MAX 256
+
+_Static_assert(SP_MAX_WORDS * 4 + METHOD_MAX + REQUEST_ID_MAX + TRACE_ID_MAX + CALLER_MAX +
+		       REQUEST_BEHALF * (1 + WIRE_VARINT_MAX) <= ENVELOPE_ROOM,
+	       "a request of the largest payload fits a frame, whoever passes it on");
 
 uint32_t sp_id(const uint8_t bytes[static 4])
 {
@@ -87,6 +93,13 @@ enum status_code request_parse(struct slice wire, struct status *st, struct requ
 	return STATUS_OK;
 }
 
+enum status_code request_too_large(const char *method, size_t bytes, size_t most, struct status *st)
+{
+	return status_set(st, STATUS_INVALID_ARGUMENT,
+			  "%s: the request takes %zu bytes, more than the %zu of a message; send less at once", method, bytes,
+			  most);
+}
+
 bool request_pack(const struct request_envelope *r, struct buffer *out)
 {
 	size_t fields = r->method.len + r->payload.len + r->request_id.len + r->trace_id.len + r->on_behalf_of.len;
@@ -127,7 +140,8 @@ bool caller_pack(const struct identity *id, struct buffer *out)
 	caller.roles = id->roles;
 	caller.serial = binary(id->serial, id->serial_len);
 	caller.issuer_key_id = binary(id->issuer_key_id, id->issuer_key_id_len);
-	return message_pack(&caller.base, out, NULL) == STATUS_OK;
+	return protobuf_c_message_get_packed_size(&caller.base) <= CALLER_MAX &&
+	       message_pack(&caller.base, out, NULL) == STATUS_OK;
 }
 
 static bool replace(char **text, const char *with)
@@ -195,17 +209,19 @@ out:
 	return rc;
 }
 
-/* The field that a detail names; empty: none, or no detail at all. */
-static struct slice detail_field(struct slice detail)
+/* What a detail tells that none before it told. */
+static void read_detail(struct slice detail, struct response_envelope *r)
 {
-	struct slice field = { .len = 0 };
 	struct wire in = wire_reader(detail);
 	struct wire_field f;
 	while (in.p < in.end && wire_next(&in, &f)) {
-		if (f.number == DETAIL_FIELD && f.type == WIRE_BYTES && wire_text_valid(f.bytes))
-			field = f.bytes;
+		if (f.number == DETAIL_FIELD && f.type == WIRE_BYTES && r->field.len == 0 && wire_text_valid(f.bytes))
+			r->field = f.bytes;
+		else if (f.number == DETAIL_ASK && f.type == WIRE_BYTES && r->ask.len == 0 && wire_text_valid(f.bytes))
+			r->ask = f.bytes;
+		else if (f.number == DETAIL_RETRY_AFTER && f.type == WIRE_VARINT && r->retry_after_ms == 0)
+			r->retry_after_ms = f.value > UINT32_MAX ? UINT32_MAX : (uint32_t)f.value;
 	}
-	return field;
 }
 
 enum status_code response_parse(struct slice wire, struct status *st, struct response_envelope *ret_response)
@@ -221,8 +237,8 @@ enum status_code response_parse(struct slice wire, struct status *st, struct res
 			r.code = f.value <= STATUS_UNAUTHENTICATED ? (enum status_code)f.value : STATUS_UNKNOWN;
 		else if (f.number == RESPONSE_MESSAGE && wire_text_valid(f.bytes))
 			r.message = f.bytes;
-		else if (f.number == RESPONSE_DETAILS && r.field.len == 0)
-			r.field = detail_field(f.bytes);
+		else if (f.number == RESPONSE_DETAILS)
+			read_detail(f.bytes, &r);
 		else if (f.number == RESPONSE_PAYLOAD)
 			r.payload = f.bytes;
 	}
@@ -241,19 +257,31 @@ static struct slice cut(struct slice text, size_t max)
 	return (struct slice){ .data = p, .len = max };
 }
 
+static const char *reason_of(const struct response_envelope *r)
+{
+	return r->ask.len > 0 ? "ASK_LEADER" : r->retry_after_ms > 0 ? "RATE_LIMITED" : "INVALID_FIELD";
+}
+
+static void put_detail(struct wire_writer *w, const struct response_envelope *r)
+{
+	const char *reason = reason_of(r);
+	uint8_t detail[DETAIL_REASON_MAX + PATH_MAX_LEN + ASK_MAX + 4 * (1 + WIRE_VARINT_MAX)];
+	struct wire_writer d = { .p = detail, .end = detail + sizeof detail };
+	wire_put_bytes(&d, DETAIL_REASON, (struct slice){ .data = reason, .len = strlen(reason) });
+	wire_put_bytes(&d, DETAIL_FIELD, cut(r->field, PATH_MAX_LEN));
+	wire_put_uint(&d, DETAIL_RETRY_AFTER, r->retry_after_ms);
+	if (r->ask.len <= ASK_MAX) /* half an address is none */
+		wire_put_bytes(&d, DETAIL_ASK, r->ask);
+	wire_put_bytes(w, RESPONSE_DETAILS, (struct slice){ .data = detail, .len = (size_t)(d.p - detail) });
+}
+
 size_t response_pack_head(const struct response_envelope *r, uint8_t out[static RESPONSE_HEAD_MAX])
 {
 	struct wire_writer w = { .p = out, .end = out + RESPONSE_HEAD_MAX };
 	wire_put_uint(&w, RESPONSE_CODE, (uint64_t)r->code);
 	wire_put_bytes(&w, RESPONSE_MESSAGE, cut(r->message, 512));
-	if (r->field.len > 0) {
-		static const char reason[] = "INVALID_FIELD";
-		uint8_t detail[PATH_MAX_LEN + 32];
-		struct wire_writer d = { .p = detail, .end = detail + sizeof detail };
-		wire_put_bytes(&d, DETAIL_REASON, (struct slice){ .data = reason, .len = sizeof reason - 1 });
-		wire_put_bytes(&d, DETAIL_FIELD, cut(r->field, PATH_MAX_LEN));
-		wire_put_bytes(&w, RESPONSE_DETAILS, (struct slice){ .data = detail, .len = (size_t)(d.p - detail) });
-	}
+	if (r->field.len > 0 || r->ask.len > 0 || r->retry_after_ms > 0)
+		put_detail(&w, r);
 	if (r->payload.len > 0) {
 		wire_put_tag(&w, RESPONSE_PAYLOAD, WIRE_BYTES);
 		wire_put_varint(&w, r->payload.len);

@@ -23,6 +23,13 @@ void sp_put_id(uint8_t out[static 4], uint32_t id);
 #define REQUEST_ID_MAX 32
 #define TRACE_ID_MAX 64
 #define METHOD_MAX 64
+#define CALLER_MAX 640 /* a packed Caller */
+/*
+ * So much of a frame is kept for all but the payload, of requests and answers alike: SP's header, the envelope's other
+ * fields, and whom a replica passes the request on for. The largest payload is then the same on every way: straight to
+ * the leader or through another replica, for a client near by or behind devices.
+ */
+#define ENVELOPE_ROOM 1024
 
 /* All borrowed from the frame. */
 struct request_envelope {
@@ -38,13 +45,16 @@ struct request_envelope {
 /* INVALID_ARGUMENT: malformed, a field twice, too long or not text. */
 enum status_code request_parse(struct slice wire, struct status *st, struct request_envelope *ret_request) MUST_CHECK;
 
+/* INVALID_ARGUMENT with the limit: what both sides say of a payload over frame size less ENVELOPE_ROOM. */
+enum status_code request_too_large(const char *method, size_t bytes, size_t most, struct status *st);
+
 /* Appends all but the timeout, which differs from try to try. False: no memory. */
 bool request_pack(const struct request_envelope *request, struct buffer *out) MUST_CHECK;
 /* The timeout, to stand anywhere behind that; the length. */
 #define REQUEST_TIMEOUT_MAX 6
 size_t request_pack_timeout(uint32_t timeout_ms, uint8_t out[static REQUEST_TIMEOUT_MAX]);
 
-/* A Caller of the identity. False: no memory. */
+/* A Caller of the identity. False: no memory, or over CALLER_MAX, as no certificate of ours is. */
 bool caller_pack(const struct identity *id, struct buffer *out) MUST_CHECK;
 /*
  * The identity that a replica forwards for; the caller owns the reference. INVALID_ARGUMENT: malformed.
@@ -56,7 +66,9 @@ enum status_code caller_parse(struct slice wire, struct status *st, struct ident
 struct response_envelope {
 	enum status_code code;
 	struct slice message;
-	struct slice field;   /* of the first detail that names one */
+	struct slice field;   /* of the first detail that names one, as the next two */
+	struct slice ask;
+	uint32_t retry_after_ms;
 	struct slice payload;
 };
 
@@ -67,7 +79,7 @@ enum status_code response_parse(struct slice wire, struct status *st,
  * All but the payload's own bytes, which follow it: out is the frame's second part, the payload its third. The message
  * is cut to fit. Returns the length.
  */
-#define RESPONSE_HEAD_MAX 768
+#define RESPONSE_HEAD_MAX 1024
 size_t response_pack_head(const struct response_envelope *response, uint8_t out[static RESPONSE_HEAD_MAX]);
 
 #endif

@@ -12,12 +12,14 @@
 #define PAUSE_FORGET_MS 2000
 /* The timer thread looks no more often. */
 #define TICK_MS 10
+/* So often in a row the channel goes where a replica sends it, without a pause. */
+#define HINTS_MAX 3
 /* No server counts as gone before it was silent for so long. */
 #define PATIENCE_LEAST_MS 1000
 
 static const char *address_of(const struct rpc_channel *ch)
 {
-	return ch->addresses[ch->current].text;
+	return ch->detour[0] ? ch->detour : ch->addresses[ch->current].text;
 }
 
 /*
@@ -47,8 +49,14 @@ void link_drop(struct rpc_channel *ch)
 	ch->up = false;
 }
 
+static bool has_another(const struct rpc_channel *ch)
+{
+	return ch->n_addresses > 1 || ch->detour[0];
+}
+
 static void next_address(struct rpc_channel *ch)
 {
+	ch->detour[0] = '\0';
 	ch->current = (ch->current + 1) % ch->n_addresses;
 }
 
@@ -69,8 +77,10 @@ static void link_failed(struct rpc_channel *ch, uint64_t now)
 {
 	bool was_up = ch->up;
 	link_drop(ch);
-	ch->addresses[ch->current].refused = !was_up && (ch->reason.code == STATUS_UNAUTHENTICATED ||
-							 ch->reason.code == STATUS_PERMISSION_DENIED);
+	if (!ch->detour[0])
+		ch->addresses[ch->current].refused = !was_up && (ch->reason.code == STATUS_UNAUTHENTICATED ||
+								 ch->reason.code == STATUS_PERMISSION_DENIED);
+	ch->detour[0] = '\0';
 	if (!was_up || ch->n_pending > 0)
 		next_address(ch); /* else an idle connection was closed, which speaks against nobody */
 	bool hopeless = refused_everywhere(ch);
@@ -98,7 +108,7 @@ void link_give_up(struct rpc_channel *ch)
 
 void link_leave(struct rpc_channel *ch)
 {
-	if (!ch->up || ch->n_addresses < 2)
+	if (!ch->up || !has_another(ch))
 		return;
 	bool idle = ch->n_pending == 0;
 	(void)status_set(&ch->reason, STATUS_UNAVAILABLE, "%s: left for another", address_of(ch));
@@ -111,7 +121,7 @@ void link_leave(struct rpc_channel *ch)
  * many to make. */
 static unsigned patience(const struct rpc_channel *ch, const struct pending *p)
 {
-	unsigned part = ch->up && ch->n_addresses > 1 && !p->long_poll ? p->timeout_ms / 10 : p->timeout_ms / 3;
+	unsigned part = ch->up && has_another(ch) && !p->long_poll ? p->timeout_ms / 10 : p->timeout_ms / 3;
 	return part > PATIENCE_LEAST_MS ? part : PATIENCE_LEAST_MS;
 }
 
@@ -181,10 +191,52 @@ static void on_up(void *arg, struct conn *c)
 		ch->up = true;
 		ch->probed = false;
 		ch->heard_at = now;
-		ch->addresses[ch->current].refused = false;
+		if (!ch->detour[0])
+			ch->addresses[ch->current].refused = false;
 		transmit_waiting(ch, now);
 	}
 	channel_unlock(ch);
+}
+
+/* Closes the connection on the way to another address; what is in flight on it goes there too. */
+static void move_on(struct rpc_channel *ch)
+{
+	struct pending *p, *next;
+	struct status why = ch->reason;
+	link_drop(ch);
+	for (p = TAILQ_FIRST(&ch->pending); p; p = next) {
+		next = TAILQ_NEXT(p, entry);
+		if (p->no_retry && p->sent_on)
+			pending_end(ch, p, &why);
+		else
+			p->sent_on = NULL;
+	}
+}
+
+static void dial(struct rpc_channel *ch, uint64_t now);
+
+/* Goes to the server that a replica named. False: it named none, or there were enough of that. */
+static bool follow_hint(struct rpc_channel *ch, struct slice ask)
+{
+	char address[CHANNEL_ASK_MAX];
+	if (!(ch->expect_roles & PEER_SERIAL) || ask.len == 0 || ask.len >= sizeof address || ch->hints >= HINTS_MAX)
+		return false;
+	memcpy(address, ask.data, ask.len);
+	address[ask.len] = '\0';
+	if (strcmp(address, address_of(ch)) == 0)
+		return false;
+	log_debug("sent on from=%s to=%s", address_of(ch), address);
+	ch->hints++;
+	move_on(ch);
+	memcpy(ch->detour, address, sizeof address);
+	for (size_t i = 0; i < ch->n_addresses && ch->detour[0]; i++) {
+		if (strcmp(ch->addresses[i].text, address) != 0)
+			continue;
+		ch->current = i;
+		ch->detour[0] = '\0';
+	}
+	dial(ch, clock_monotonic_ms());
+	return true;
 }
 
 static void turned_down(struct rpc_channel *ch, struct pending *p, const struct response_envelope *response)
@@ -193,7 +245,8 @@ static void turned_down(struct rpc_channel *ch, struct pending *p, const struct 
 	p->turned_down = true;
 	(void)status_set(&ch->reason, STATUS_UNAVAILABLE, "%.*s", (int)response->message.len,
 			 (const char *)response->message.data);
-	retry_later(ch, clock_monotonic_ms());
+	if (!follow_hint(ch, response->ask))
+		retry_later(ch, clock_monotonic_ms());
 }
 
 static void on_frame(void *arg, struct conn *c, const uint8_t *data, size_t len)
@@ -216,6 +269,8 @@ static void on_frame(void *arg, struct conn *c, const uint8_t *data, size_t len)
 		p = ours ? pending_find(ch, sp_id(data) & ~SP_ID_BIT) : NULL;
 		if (p && p->sent_on != c)
 			p = NULL;
+		if (p && response.code != STATUS_UNAVAILABLE)
+			ch->hints = 0;
 		if (p && response.code == STATUS_UNAVAILABLE && !p->no_retry) {
 			turned_down(ch, p, &response);
 			p = NULL;
@@ -333,7 +388,7 @@ static uint64_t check_pending(struct rpc_channel *ch, uint64_t now)
 		if (!ch->conn || (ch->up && p->sent_on != ch->conn))
 			continue;
 		/* While there is but one address, its handshake may take what it takes (limits.handshake_ms). */
-		if (!ch->up && ch->n_addresses == 1)
+		if (!ch->up && !has_another(ch))
 			continue;
 		uint64_t since = silent_since(ch, p), most = patience(ch, p);
 		if (now >= since + most)
@@ -361,21 +416,13 @@ static uint64_t check_pending(struct rpc_channel *ch, uint64_t now)
 static void try_again(struct rpc_channel *ch, uint64_t now)
 {
 	ch->retry_at = 0;
+	ch->hints = 0;
 	if (ch->n_pending == 0)
 		return;
-	if (ch->conn && ch->n_addresses > 1 && ch->up) {
-		/* This server is up but not able; another may be. What else is in flight goes there too. */
-		struct pending *p, *next;
-		struct status why = ch->reason;
-		link_drop(ch);
+	if (ch->conn && has_another(ch) && ch->up) {
+		/* This server is up but not able; another may be. */
+		move_on(ch);
 		next_address(ch);
-		for (p = TAILQ_FIRST(&ch->pending); p; p = next) {
-			next = TAILQ_NEXT(p, entry);
-			if (p->no_retry && p->sent_on)
-				pending_end(ch, p, &why);
-			else
-				p->sent_on = NULL;
-		}
 	}
 	if (!ch->conn && ch->n_pending > 0)
 		dial(ch, now);

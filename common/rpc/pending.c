@@ -103,7 +103,7 @@ static void finish_with(struct pending *p, struct rpc_result *result)
 static void answer_error(struct pending *p, const struct response_envelope *response)
 {
 	char field[128];
-	struct rpc_result result = { .field = field, .answered = true };
+	struct rpc_result result = { .field = field, .answered = true, .retry_after_ms = response->retry_after_ms };
 	(void)snprintf(field, sizeof field, "%.*s", (int)response->field.len, (const char *)response->field.data);
 	(void)status_set(&result.status, response->code, "%.*s", (int)response->message.len,
 			 (const char *)response->message.data);

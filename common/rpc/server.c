@@ -6,6 +6,10 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/tally.h"
+
+_Static_assert(RPC_RATES == QUOTA_RATES, "each rate of a server has a bucket in every account");
+_Static_assert(RPC_PAYLOAD_MAX == (1 << 20) - ENVELOPE_ROOM, "one largest payload");
 
 /* What any call takes besides its frame: the number of calls bounds that. */
 #define CALL_BYTES 4096
@@ -73,7 +77,11 @@ static enum status_code add_method(struct rpc_server *s, ProtobufCService *servi
 		.descriptor = &d->methods[index],
 		.allow = row->allow,
 		.flags = row->flags,
+		.rate = row->rate,
 	};
+	if (m.rate >= RPC_RATES)
+		return status_set(st, STATUS_INTERNAL, "%s.%s draws from no rate that there is", d->short_name,
+				  m.descriptor->name);
 	int len = snprintf(m.name, sizeof m.name, "%s.%s", d->short_name, d->methods[index].name);
 	if (len >= (int)sizeof m.name)
 		return status_set(st, STATUS_INTERNAL, "%s: the name is too long", m.name);
@@ -116,6 +124,25 @@ void rpc_server_set_route(struct rpc_server *s, rpc_route_fn route, void *arg)
 	s->route_arg = arg;
 }
 
+void rpc_server_set_may_forward(struct rpc_server *s, rpc_may_forward_fn may_forward, void *arg)
+{
+	s->may_forward = may_forward;
+	s->may_forward_arg = arg;
+}
+
+void rpc_server_set_rate(struct rpc_server *s, unsigned rate, uint32_t per_second)
+{
+	pthread_mutex_lock(&s->mutex);
+	quota_set_rate(s->quota, rate, per_second);
+	pthread_mutex_unlock(&s->mutex);
+}
+
+void rpc_server_each_method(const struct rpc_server *s, void (*visit)(void *arg, const char *name), void *arg)
+{
+	for (size_t i = 0; i < s->n_methods; i++)
+		visit(arg, s->methods[i].name);
+}
+
 /*
  * Lists of calls, all under the mutex
  */
@@ -149,44 +176,93 @@ static void unlist(struct rpc_call *call)
 	LIST_REMOVE(call, in_bucket);
 }
 
-static const char no_memory_left[] = "the requests at hand take too much memory";
+/*
+ * Limits, all under the mutex
+ */
 
-static const char *over_limit(const struct rpc_server *s, const struct rpc_call *call)
-{
-	if (call->method->flags & RPC_LONG_POLL ? s->stats.waiting >= s->limits.max_waiting
-						: s->stats.running >= s->limits.max_calls)
-		return "this server has too many requests at hand";
-	if (call->session->running >= s->limits.max_calls_connection)
-		return "this connection has too many requests at hand";
-	if (call->request_bytes > s->limits.max_request_bytes - s->request_bytes)
-		return no_memory_left;
-	return NULL;
-}
-
-static enum status_code shed(struct rpc_server *s, const struct rpc_call *call, const char *why, struct status *st)
+static enum status_code shed(struct rpc_server *s, const struct rpc_call *call, enum tally reason, const char *why,
+			     struct status *st)
 {
 	s->stats.shed++;
+	tally_add(reason);
 	return status_set(st, STATUS_RESOURCE_EXHAUSTED, "%s: %s; try again later", call->method->name, why);
 }
 
-enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struct status *st)
+static enum status_code take_bytes(struct rpc_server *s, struct rpc_call *call, size_t bytes, struct status *st)
 {
-	struct call_list *bucket = bucket_of(s, call->session, call->header, call->header_len);
-	enum status_code rc = STATUS_OK;
-	pthread_mutex_lock(&s->mutex);
-	const char *over = over_limit(s, call);
-	if (running_already(bucket, call)) {
-		rc = STATUS_ALREADY_EXISTS;
-		goto out;
+	switch (quota_take(s->quota, call->account, call->through, QUOTA_BYTES, bytes)) {
+	case QUOTA_OK:
+		return STATUS_OK;
+	case QUOTA_IDENTITY:
+		return shed(s, call, TALLY_REQUEST_MEMORY, "your requests at hand take too much memory", st);
+	default:
+		return shed(s, call, TALLY_REQUEST_MEMORY, "the requests at hand take too much memory", st);
 	}
-	if (s->draining) {
-		rc = status_set(st, STATUS_UNAVAILABLE, "%s: this server is stopping; ask another", call->method->name);
-		goto out;
+}
+
+static enum quota_kind kind_of(const struct rpc_call *call)
+{
+	return call->method->flags & RPC_LONG_POLL ? QUOTA_WAITING : QUOTA_CALLS;
+}
+
+static enum status_code take_place(struct rpc_server *s, struct rpc_call *call, struct status *st)
+{
+	enum quota_kind kind = kind_of(call);
+	if (call->session->running >= s->limits.max_calls_connection)
+		return shed(s, call, TALLY_REQUESTS_IDENTITY, "this connection has too many requests at hand", st);
+	switch (quota_take(s->quota, call->account, call->through, kind, 1)) {
+	case QUOTA_OK:
+		break;
+	case QUOTA_IDENTITY:
+		return shed(s, call, kind == QUOTA_WAITING ? TALLY_WAITING_IDENTITY : TALLY_REQUESTS_IDENTITY,
+			    "you have too many requests at hand", st);
+	default:
+		return shed(s, call, TALLY_REQUESTS_FULL, "this server has too many requests at hand", st);
 	}
-	if (over) {
-		rc = shed(s, call, over, st);
-		goto out;
+	enum status_code rc = take_bytes(s, call, call->request_bytes, st);
+	if (rc != STATUS_OK)
+		quota_give(s->quota, call->account, call->through, kind, 1);
+	return rc;
+}
+
+static enum status_code check_rate(struct rpc_server *s, const struct rpc_call *call, struct status *st,
+				   struct rpc_detail *ret_detail)
+{
+	unsigned rate = call->method->rate;
+	if (rate == 0)
+		return STATUS_OK;
+	uint32_t wait_ms = quota_ask(s->quota, call->account, rate, clock_monotonic_us());
+	if (wait_ms == 0)
+		return STATUS_OK;
+	s->stats.shed++;
+	tally_add(TALLY_REQUEST_RATE);
+	ret_detail->retry_after_ms = wait_ms;
+	return status_set(st, STATUS_RESOURCE_EXHAUSTED,
+			  "%s: %s has asked more often than %u times a second; try again in %u ms", call->method->name,
+			  call->identity ? call->identity->common_name : "an unknown peer",
+			  (unsigned)quota_rate(s->quota, rate), (unsigned)wait_ms);
+}
+
+static void open_accounts(struct rpc_server *s, struct rpc_call *call)
+{
+	struct quota_account *peer = quota_reopen(call->session->account);
+	if (call->forwarded) {
+		call->account = quota_open(s->quota, call->identity, clock_monotonic_us());
+		call->through = peer;
+	} else {
+		call->account = peer;
 	}
+}
+
+static void close_accounts(struct rpc_server *s, struct rpc_call *call)
+{
+	quota_close(s->quota, call->account);
+	if (call->through)
+		quota_close(s->quota, call->through);
+}
+
+static void list(struct rpc_server *s, struct rpc_call *call, struct call_list *bucket)
+{
 	atomic_fetch_add(&call->refs, 1);
 	call->listed = true;
 	LIST_INSERT_HEAD(&s->calls, call, in_server);
@@ -194,8 +270,7 @@ enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struc
 	LIST_INSERT_HEAD(bucket, call, in_bucket);
 	call->session->running++;
 	conn_set_busy(call->session->conn, 1);
-	s->request_bytes += call->request_bytes;
-	if (call->method->flags & RPC_LONG_POLL)
+	if (kind_of(call) == QUOTA_WAITING)
 		s->stats.waiting++;
 	else
 		s->stats.running++;
@@ -203,7 +278,27 @@ enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struc
 		s->earliest = call->deadline;
 		pthread_cond_signal(&s->wake);
 	}
-out:
+}
+
+enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struct status *st,
+			      struct rpc_detail *ret_detail)
+{
+	struct call_list *bucket = bucket_of(s, call->session, call->header, call->header_len);
+	enum status_code rc = STATUS_OK;
+	pthread_mutex_lock(&s->mutex);
+	open_accounts(s, call);
+	if (running_already(bucket, call))
+		rc = STATUS_ALREADY_EXISTS;
+	else if (s->draining)
+		rc = status_set(st, STATUS_UNAVAILABLE, "%s: this server is stopping; ask another", call->method->name);
+	else
+		rc = check_rate(s, call, st, ret_detail);
+	if (rc == STATUS_OK)
+		rc = take_place(s, call, st);
+	if (rc == STATUS_OK)
+		list(s, call, bucket);
+	else
+		close_accounts(s, call);
 	pthread_mutex_unlock(&s->mutex);
 	return rc;
 }
@@ -213,14 +308,10 @@ enum status_code server_charge(struct rpc_server *s, struct rpc_call *call, size
 	if (bytes <= call->request_bytes + CALL_BYTES)
 		return STATUS_OK;
 	size_t more = bytes - call->request_bytes;
-	enum status_code rc = STATUS_OK;
 	pthread_mutex_lock(&s->mutex);
-	if (more > s->limits.max_request_bytes - s->request_bytes) {
-		rc = shed(s, call, no_memory_left, st);
-	} else {
-		s->request_bytes += more;
+	enum status_code rc = take_bytes(s, call, more, st);
+	if (rc == STATUS_OK)
 		call->request_bytes += more;
-	}
 	pthread_mutex_unlock(&s->mutex);
 	return rc;
 }
@@ -234,7 +325,9 @@ bool server_finish(struct rpc_server *s, struct rpc_call *call, bool failed)
 		s->stats.failed += failed;
 	} /* else the sweeper or the connection's end has counted it */
 	s->stats.calls++;
-	s->request_bytes -= call->request_bytes;
+	quota_give(s->quota, call->account, call->through, QUOTA_BYTES, call->request_bytes);
+	quota_give(s->quota, call->account, call->through, kind_of(call), 1);
+	close_accounts(s, call);
 	call->session->running--;
 	conn_set_busy(call->session->conn, -1);
 	if (call->method->flags & RPC_LONG_POLL)
@@ -263,6 +356,7 @@ static void take_expired(struct rpc_server *s, struct rpc_call *call, struct rpc
 	unlist(call);
 	atomic_store(&call->expired, true);
 	s->stats.expired++;
+	tally_add(TALLY_REQUEST_EXPIRED);
 	call->taken = *taken;
 	*taken = call;
 }
@@ -336,7 +430,7 @@ void session_unref(struct session *session)
 
 static void on_up(void *arg, struct conn *c)
 {
-	(void)arg;
+	struct rpc_server *s = arg;
 	struct session *session = calloc(1, sizeof *session);
 	if (!session) {
 		log_warning("out of memory, closing connection peer=%s", conn_peer_address(c));
@@ -345,6 +439,9 @@ static void on_up(void *arg, struct conn *c)
 	}
 	session->conn = conn_ref(c);
 	atomic_init(&session->refs, 1);
+	pthread_mutex_lock(&s->mutex);
+	session->account = quota_open(s->quota, conn_identity(c), clock_monotonic_us());
+	pthread_mutex_unlock(&s->mutex);
 	conn_set_data(c, session);
 }
 
@@ -374,6 +471,7 @@ static void on_down(void *arg, struct conn *c, const struct status *why)
 	pthread_mutex_lock(&s->mutex);
 	while (!LIST_EMPTY(&session->calls))
 		take_expired(s, LIST_FIRST(&session->calls), &taken);
+	quota_close(s->quota, session->account);
 	pthread_mutex_unlock(&s->mutex);
 	while (taken) {
 		struct rpc_call *next = taken->taken;
@@ -393,6 +491,20 @@ struct conn_handlers rpc_server_handlers(struct rpc_server *s)
  * Life
  */
 
+static struct quota *new_quota(const struct rpc_server_limits *l)
+{
+	const struct quota_limits limits = {
+		.all = { [QUOTA_CALLS] = l->max_calls, [QUOTA_WAITING] = l->max_waiting,
+			 [QUOTA_BYTES] = l->max_request_bytes },
+		.identity = {
+			[QUOTA_NODES] = { l->node.calls, l->node.waiting, l->node.bytes },
+			[QUOTA_SERVICES] = { l->service.calls, l->service.waiting, l->service.bytes },
+			[QUOTA_ADMINS] = { l->service.calls, l->service.waiting, l->service.bytes },
+		},
+	};
+	return quota_new(&limits);
+}
+
 enum status_code rpc_server_new(const struct rpc_server_limits *limits, struct status *st,
 				struct rpc_server **ret_server)
 {
@@ -405,6 +517,7 @@ enum status_code rpc_server_new(const struct rpc_server_limits *limits, struct s
 	while (s->n_buckets < (size_t)s->limits.max_calls + s->limits.max_waiting && s->n_buckets < 1 << 16)
 		s->n_buckets *= 2;
 	s->buckets = calloc(s->n_buckets, sizeof *s->buckets);
+	s->quota = new_quota(&s->limits);
 	pthread_mutex_init(&s->mutex, NULL);
 	pthread_condattr_t monotonic;
 	pthread_condattr_init(&monotonic);
@@ -412,8 +525,9 @@ enum status_code rpc_server_new(const struct rpc_server_limits *limits, struct s
 	pthread_cond_init(&s->wake, &monotonic);
 	pthread_cond_init(&s->empty, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	if (!s->buckets || pthread_create(&s->sweeper, NULL, sweeper_main, s) != 0) {
+	if (!s->buckets || !s->quota || pthread_create(&s->sweeper, NULL, sweeper_main, s) != 0) {
 		free(s->buckets);
+		quota_free(s->quota);
 		pthread_cond_destroy(&s->wake);
 		pthread_cond_destroy(&s->empty);
 		pthread_mutex_destroy(&s->mutex);
@@ -450,6 +564,7 @@ void rpc_server_free(struct rpc_server *s)
 	pthread_cond_destroy(&s->empty);
 	pthread_mutex_destroy(&s->mutex);
 	free(s->buckets);
+	quota_free(s->quota);
 	free(s->methods);
 	free(s);
 }

@@ -1,8 +1,9 @@
 /*
  * Serves protobuf-c services: one SP REQ/REP frame in, one out (proto/rpc.proto), answered in any order.
  *
- * A request's way: envelope checked, method found, caller's role checked against the method table, route asked
- * (below), payload unpacked into an arena of bounded size and checked (message.h), handler called.
+ * A request's way: envelope checked, method found, caller's role checked against the method table, its rate and what
+ * it has under way counted (quota.h), route asked (below), payload unpacked into an arena of bounded size and checked
+ * (message.h), handler called. What is refused is counted by reason (common/base/tally.h).
  * A handler is a method of the generated service vtable. It gets the `struct rpc_call *` as closure_data, must not
  * block, and answers exactly once, now or later, from any thread: by calling the closure it was given with the
  * answer (packed before it returns), or rpc_call_fail(). The input lives until the answer.
@@ -17,6 +18,7 @@
 #include <protobuf-c/protobuf-c.h>
 
 #include "common/net/listener.h"
+#include "common/rpc/detail.h"
 
 struct rpc_server;
 struct rpc_call;
@@ -26,23 +28,41 @@ struct rpc_access {
 	const char *method;  /* "Show" */
 	unsigned allow;      /* bits of enum peer_role; PEER_ANYONE: whoever has a certificate, also without a role */
 	unsigned flags;      /* RPC_* below */
+	unsigned rate;       /* which of the server's rates it draws from (rpc_server_set_rate()); 0: none */
 };
 #define RPC_ROUTED 1u    /* offer it to the route first (a write that belongs to the leader) */
 #define RPC_LONG_POLL 2u /* waits for news: counts against max_waiting, not against max_calls */
 #define RPC_ANONYMOUS 4u /* also for peers without a certificate (their identity is NULL) */
+#define RPC_READ 8u      /* changes and grants nothing: replicas pass it on for administrators, too (below) */
 
+/* What one identity may have at once, over all its connections. */
+struct rpc_share {
+	unsigned calls;
+	unsigned waiting; /* long polls */
+	size_t bytes;
+};
+
+/* One eighth of max_calls, max_waiting and max_request_bytes each is kept for nodes, for services and for
+ * administrators (quota.h). */
 struct rpc_server_limits {
 	unsigned max_calls;            /* being answered, in all; one more: RESOURCE_EXHAUSTED */
 	unsigned max_calls_connection; /* of one connection */
 	unsigned max_waiting;          /* long polls, in all */
 	size_t max_request_bytes;      /* of the requests being answered, as they came or unpacked, in all */
+	struct rpc_share node;         /* of it all, for one node with its clients, or one who has no role */
+	struct rpc_share service;      /* for one service or administrator */
+	size_t max_request;            /* bytes of one request's payload. The same wherever a request may pass */
 	size_t max_unpacked;           /* bytes that one request may take unpacked */
 	size_t max_answer;             /* packed; a larger one becomes RESOURCE_EXHAUSTED. What fits a frame */
 	unsigned default_timeout_ms;   /* for a request that names none */
 	unsigned max_timeout_ms;
 };
+#define RPC_PAYLOAD_MAX ((size_t)(1 << 20) - 1024) /* a frame's, less ENVELOPE_ROOM */
 #define RPC_SERVER_LIMITS_DEFAULT ((struct rpc_server_limits){ .max_calls = 16384, .max_calls_connection = 4096, \
-	.max_waiting = 8192, .max_request_bytes = 256 << 20, .max_unpacked = 8 << 20, .max_answer = (1 << 20) - 1024, \
+	.max_waiting = 8192, .max_request_bytes = 256 << 20, \
+	.node = { .calls = 256, .waiting = 32, .bytes = 16 << 20 }, \
+	.service = { .calls = 8192, .waiting = 1024, .bytes = 128 << 20 }, \
+	.max_request = RPC_PAYLOAD_MAX, .max_unpacked = 8 << 20, .max_answer = RPC_PAYLOAD_MAX, \
 	.default_timeout_ms = 30000, .max_timeout_ms = 600000 })
 
 /* `limits` NULL: the defaults. Starts a thread, which answers calls whose deadline passes. */
@@ -64,9 +84,34 @@ enum status_code rpc_server_add(struct rpc_server *s, ProtobufCService *service,
 				size_t n, struct status *st) MUST_CHECK;
 
 /*
+ * So many calls a second of one identity that is no service and no administrator, and ten seconds' worth of them at once
+ * (quota.h); what is above is RESOURCE_EXHAUSTED and told when to come back. `rate` as in rpc_access, 1 to
+ * RPC_RATES - 1; 0 a second: no limit, as it is until this is called. Any thread, in force at once.
+ */
+#define RPC_RATES 4
+void rpc_server_set_rate(struct rpc_server *s, unsigned rate, uint32_t per_second);
+
+/*
+ * May this peer, which has the role serial, pass calls on in others' names (on_behalf_of)? Asked for each such call; must
+ * be quick. Before the first listener; without it nobody may. Whatever the answer, no write (a method without RPC_READ)
+ * is taken in an administrator's name: who may do anything speaks for himself. Such a call is UNAVAILABLE: asked for
+ * by a replica of an older version, its caller goes on to the next address and comes to the leader.
+ */
+typedef bool (*rpc_may_forward_fn)(void *arg, const struct identity *peer);
+void rpc_server_set_may_forward(struct rpc_server *s, rpc_may_forward_fn may_forward, void *arg);
+
+/*
+ * What a request would be told that `peer` (NULL: it has no certificate) makes, in its own name or (on_behalf_of not
+ * NULL) passing it on: OK, PERMISSION_DENIED, UNAVAILABLE as above, or UNIMPLEMENTED.
+ */
+enum status_code rpc_server_judge(const struct rpc_server *s, const char *method, const struct identity *peer,
+				  const struct identity *on_behalf_of, struct status *st) MUST_CHECK;
+/* The names of all methods, sorted. `name` lives as long as the server. */
+void rpc_server_each_method(const struct rpc_server *s, void (*visit)(void *arg, const char *name), void *arg);
+
+/*
  * Asked for each RPC_ROUTED method before its payload is unpacked. Returns true when it took the call: then it
- * answers later with rpc_call_relay() or rpc_call_fail(). `payload` is borrowed until the answer. A server without a
- * route takes no calls on behalf of others.
+ * answers later with rpc_call_relay() or rpc_call_fail(). `payload` is borrowed until the answer.
  */
 typedef bool (*rpc_route_fn)(void *arg, struct rpc_call *call, const char *method, struct slice payload);
 /* Gives a call that the route took to its handler after all, which answers it; also a second time. Any thread. */
@@ -86,14 +131,18 @@ void rpc_call_fail_status(struct rpc_call *call, const struct status *st);
 void rpc_call_fail_field(struct rpc_call *call, const char *field, const char *format, ...) PRINTF_LIKE(3, 4);
 /* Answers with an already packed Response payload, or an error, as another server gave it. */
 void rpc_call_relay(struct rpc_call *call, enum status_code code, const char *message, struct slice payload);
-/* The same for an error that may name a field ("": it does not), as struct rpc_result has it. */
-void rpc_call_relay_error(struct rpc_call *call, const struct status *st, const char *field);
+/* The same for an error with what it tells programs, as struct rpc_result has it. */
+void rpc_call_relay_error(struct rpc_call *call, const struct status *st, const struct rpc_detail *detail);
+/* UNAVAILABLE here, but not at `address` ("host:port"), to which a channel goes at once. */
+void rpc_call_redirect(struct rpc_call *call, const char *address, const char *format, ...) PRINTF_LIKE(3, 4);
 
 /* The caller: the peer's own identity, or whom a replica forwards for. Borrowed until the answer; never NULL
  * except for a listener that serves anonymous peers. */
 const struct identity *rpc_call_identity(const struct rpc_call *call);
 /* A replica passed it on: it must not be passed on again. */
 bool rpc_call_forwarded(const struct rpc_call *call);
+/* May it be passed on in its caller's name? Not an administrator's write. */
+bool rpc_call_may_pass_on(const struct rpc_call *call);
 /* Monotonic ms (clock.h). */
 uint64_t rpc_call_deadline(const struct rpc_call *call);
 /* Nobody waits any more: deadline passed or connection gone. A handler with work ahead asks first. Any thread. */

@@ -7,6 +7,7 @@
 #include <sys/queue.h>
 
 #include "common/rpc/envelope.h"
+#include "common/rpc/quota.h"
 #include "common/rpc/server.h"
 
 LIST_HEAD(call_list, rpc_call);
@@ -19,6 +20,7 @@ struct method {
 	const ProtobufCMethodDescriptor *descriptor;
 	unsigned allow;
 	unsigned flags;
+	unsigned rate;
 };
 
 /* One connection. Counted: the connection itself (until `down`) and each of its calls. */
@@ -26,6 +28,7 @@ struct session {
 	struct conn *conn; /* a reference */
 	atomic_uint refs;
 	/* Under the server's mutex: */
+	struct quota_account *account; /* open from `up` to `down` */
 	unsigned running;       /* calls that their handlers still hold */
 	struct call_list calls; /* those whose caller still waits */
 };
@@ -54,6 +57,8 @@ struct rpc_call {
 	bool secret;
 
 	/* Under the server's mutex: */
+	struct quota_account *account; /* its caller's; open from admission to the answer */
+	struct quota_account *through; /* likewise: of the replica that passed it on; NULL: nobody did */
 	bool listed; /* somebody waits: it is in the server's list, its connection's and its bucket */
 	LIST_ENTRY(rpc_call) in_server;
 	LIST_ENTRY(rpc_call) in_session;
@@ -67,6 +72,8 @@ struct rpc_server {
 	size_t n_methods;
 	rpc_route_fn route;
 	void *route_arg;
+	rpc_may_forward_fn may_forward;
+	void *may_forward_arg;
 
 	pthread_mutex_t mutex;
 	pthread_cond_t wake;  /* the sweeper: an earlier deadline, or the end */
@@ -78,7 +85,7 @@ struct rpc_server {
 	struct call_list calls;     /* listed ones */
 	struct call_list *buckets;  /* the same by session and header */
 	size_t n_buckets;           /* a power of two */
-	size_t request_bytes;
+	struct quota *quota;
 	struct rpc_server_stats stats;
 };
 
@@ -94,10 +101,11 @@ void call_unref(struct rpc_call *call);
 
 const struct method *server_find(const struct rpc_server *s, struct slice name);
 /*
- * Puts a call on the lists. OK; RESOURCE_EXHAUSTED: over a limit; UNAVAILABLE: draining; ALREADY_EXISTS: its id still runs on the connection.
- * Takes a reference of its own.
+ * Puts a call on the lists. OK; RESOURCE_EXHAUSTED: over a limit or a rate (then it says when to come back); UNAVAILABLE:
+ * draining; ALREADY_EXISTS: its id still runs on the connection. Takes a reference of its own.
  */
-enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struct status *st) MUST_CHECK;
+enum status_code server_admit(struct rpc_server *s, struct rpc_call *call, struct status *st,
+			      struct rpc_detail *ret_detail) MUST_CHECK;
 /* It takes so much unpacked, which may be many times the frame. RESOURCE_EXHAUSTED: over the limit. */
 enum status_code server_charge(struct rpc_server *s, struct rpc_call *call, size_t bytes,
 			       struct status *st) MUST_CHECK;

@@ -13,8 +13,8 @@ struct ca_api {
 };
 
 static const struct rpc_access access_table[] = {
-	{ .method = "Sign", .allow = PEER_ADMIN | PEER_NODE },
-	{ .method = "Bundle", .allow = PEER_ANYONE },
+	{ .method = "Sign", .allow = PEER_ADMIN | PEER_NODE, .rate = CA_RATE_SIGN },
+	{ .method = "Bundle", .allow = PEER_ANYONE, .flags = RPC_READ },
 };
 
 /* One Sign under way. */

@@ -5,6 +5,8 @@
 #include "common/rpc/server.h"
 #include "services/ca/issue.h"
 
+#define CA_RATE_SIGN 1 /* of rpc_server_set_rate(): Sign */
+
 struct ca_api;
 
 struct ca_api_options {

@@ -89,11 +89,18 @@ static enum status_code open_channel(struct ca *ca, struct status *st)
 	return rpc_channel_new(&options, st, &ca->channel);
 }
 
+static void take_limits(struct ca *ca)
+{
+	rpc_server_set_rate(daemon_server(ca->daemon), CA_RATE_SIGN, settings_rate(&ca->settings, SETTING_LIMIT_SIGN_RATE));
+}
+
 static void object_changed(void *arg, const Kds__V1__Object *object)
 {
 	struct ca *ca = arg;
-	if (follower_take_setting(&ca->settings, object))
+	if (follower_take_setting(&ca->settings, object)) {
+		take_limits(ca);
 		return;
+	}
 	keeper_changed(ca->keeper, object);
 	if (object->value_case == KDS__V1__OBJECT__VALUE_MIN_SERIAL)
 		serials_set_min(ca->serials, object->min_serial->value);
@@ -108,7 +115,7 @@ static void all_known(void *arg, uint64_t revision)
 
 static enum status_code start_follower(struct ca *ca, struct status *st)
 {
-	static const char *const prefixes[] = { "node/", "setting/certificate." };
+	static const char *const prefixes[] = { "node/", "setting/certificate.", "setting/limit." };
 	const struct follower_options options = {
 		.daemon = ca->daemon,
 		.channel = ca->channel,
@@ -188,6 +195,7 @@ static void reloaded(void *arg, struct tls_credentials *credentials)
 
 static enum status_code start(struct ca *ca, struct status *st)
 {
+	take_limits(ca);
 	enum status_code rc = open_channel(ca, st);
 	if (rc == STATUS_OK)
 		rc = serials_start(ca->channel, ca->block_size, st, &ca->serials);

@@ -183,9 +183,9 @@ enum status_code api_new(const struct api_options *options, struct status *st, s
 enum status_code api_serve(struct api *a, struct rpc_server *server, struct status *st)
 {
 	static const struct rpc_access table[] = {
-		{ .method = "Create", .allow = PEER_KDS_CLIENT },
-		{ .method = "Restore", .allow = PEER_KDS_CLIENT },
-		{ .method = "List", .allow = PEER_KDS_CLIENT | PEER_ADMIN },
+		{ .method = "Create", .allow = PEER_KDS_CLIENT, .rate = KEYDIST_RATE_KEYS },
+		{ .method = "Restore", .allow = PEER_KDS_CLIENT, .rate = KEYDIST_RATE_KEYS },
+		{ .method = "List", .allow = PEER_KDS_CLIENT | PEER_ADMIN, .flags = RPC_READ },
 	};
 	return rpc_server_add(server, &a->service.base, table, sizeof table / sizeof table[0], st);
 }

@@ -5,6 +5,8 @@
 #include "common/daemon/follower.h"
 #include "services/keydist/masterkeys.h"
 
+#define KEYDIST_RATE_KEYS 1 /* of rpc_server_set_rate(): Create and Restore together */
+
 struct api;
 
 /* All borrowed; they outlive the api. */

@@ -102,12 +102,20 @@ static void announce(struct keydist *k)
 		log_info("ready listen=%s", k->options.listen);
 }
 
+static void take_limits(struct keydist *k)
+{
+	rpc_server_set_rate(daemon_server(k->daemon), KEYDIST_RATE_KEYS, settings_rate(&k->settings, SETTING_LIMIT_KEY_RATE));
+}
+
 static void take_change(void *arg, const Kds__V1__Object *object)
 {
 	struct keydist *k = arg;
 	struct status st;
 	uint64_t published_ms;
-	if (follower_take_setting(&k->settings, object) || !masterkey_parse_object_key(object->key, &published_ms))
+	bool setting = follower_take_setting(&k->settings, object);
+	if (setting)
+		take_limits(k);
+	if (setting || !masterkey_parse_object_key(object->key, &published_ms))
 		return;
 	if (object->deleted) {
 		masterkeys_remove(k->keys, published_ms);
@@ -230,6 +238,7 @@ static enum status_code start(struct keydist *k, struct status *st)
 	if (rc != STATUS_OK || k->options.check_only)
 		return rc;
 	settings_init(&k->settings);
+	take_limits(k);
 	rc = masterkeys_new(k->seal, st, &k->keys);
 	if (rc != STATUS_OK)
 		return rc;

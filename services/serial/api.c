@@ -61,7 +61,7 @@ static void proposed(void *arg, const struct state_result *result)
 		 !rpc_call_forwarded(call))
 		forward_write(p->api, call); /* by whoever leads next; if it was done already, that is known by its id */
 	else
-		rpc_call_relay_error(call, &result->status, result->field);
+		rpc_call_relay_error(call, &result->status, &(struct rpc_detail){ .field = result->field });
 }
 
 void api_propose(struct api *a, struct rpc_call *call, Kds__V1__Command *c)
@@ -184,6 +184,13 @@ static bool route(void *arg, struct rpc_call *call, const char *method, struct s
 	return true;
 }
 
+/* A replica that was removed has a valid certificate for as long as its service is listed. */
+static bool may_forward(void *arg, const struct identity *peer)
+{
+	const struct api *a = arg;
+	return engine_has_member(a->engine, peer->role_name);
+}
+
 enum status_code api_new(struct rpc_server *server, struct engine *engine, struct forward *forward, struct watch *watch,
 			 struct backup *backup, struct status *st, struct api **ret_api)
 {
@@ -206,6 +213,7 @@ enum status_code api_new(struct rpc_server *server, struct engine *engine, struc
 		return rc;
 	}
 	rpc_server_set_route(server, route, a);
+	rpc_server_set_may_forward(server, may_forward, a);
 	*ret_api = a;
 	return STATUS_OK;
 }

@@ -34,8 +34,8 @@ static void backups_read(Kds__V1__Backup_Service *service, const Kds__V1__Backup
 enum status_code api_add_backup(struct api *a, struct rpc_server *server, struct status *st)
 {
 	static const struct rpc_access table[] = {
-		{ .method = "Position", .allow = PEER_ADMIN },
-		{ .method = "Read", .allow = PEER_ADMIN },
+		{ .method = "Position", .allow = PEER_ADMIN, .flags = RPC_READ },
+		{ .method = "Read", .allow = PEER_ADMIN, .flags = RPC_READ },
 	};
 	a->backups = (Kds__V1__Backup_Service)KDS__V1__BACKUP__INIT(backups_);
 	return rpc_server_add(server, &a->backups.base, table, sizeof table / sizeof *table, st);

@@ -193,12 +193,12 @@ static void config_watch(Kds__V1__Config_Service *service, const Kds__V1__WatchR
 enum status_code api_add_config(struct api *a, struct rpc_server *server, struct status *st)
 {
 	static const struct rpc_access table[] = {
-		{ .method = "Get", .allow = PEER_SERVICES },
-		{ .method = "List", .allow = PEER_SERVICES },
+		{ .method = "Get", .allow = PEER_SERVICES, .flags = RPC_READ },
+		{ .method = "List", .allow = PEER_SERVICES, .flags = RPC_READ },
 		{ .method = "Put", .allow = PEER_ADMIN | PEER_CA | PEER_KEYDIST, .flags = RPC_ROUTED },
 		{ .method = "Delete", .allow = PEER_ADMIN | PEER_CA | PEER_KEYDIST, .flags = RPC_ROUTED },
-		{ .method = "Watch", .allow = PEER_SERVICES, .flags = RPC_LONG_POLL },
-		{ .method = "History", .allow = PEER_ADMIN },
+		{ .method = "Watch", .allow = PEER_SERVICES, .flags = RPC_LONG_POLL | RPC_READ },
+		{ .method = "History", .allow = PEER_ADMIN, .flags = RPC_READ },
 	};
 	a->config = (Kds__V1__Config_Service)KDS__V1__CONFIG__INIT(config_);
 	return rpc_server_add(server, &a->config.base, table, sizeof table / sizeof *table, st);

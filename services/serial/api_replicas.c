@@ -163,8 +163,8 @@ static void replicas_transfer(Kds__V1__Replicas_Service *service, const Kds__V1_
 enum status_code api_add_replicas(struct api *a, struct rpc_server *server, struct status *st)
 {
 	static const struct rpc_access table[] = {
-		{ .method = "View", .allow = PEER_SERVICES },
-		{ .method = "Members", .allow = PEER_SERVICES, .flags = RPC_ROUTED },
+		{ .method = "View", .allow = PEER_SERVICES, .flags = RPC_READ },
+		{ .method = "Members", .allow = PEER_SERVICES, .flags = RPC_ROUTED | RPC_READ },
 		{ .method = "Add", .allow = PEER_ADMIN, .flags = RPC_ROUTED },
 		{ .method = "SetVoter", .allow = PEER_ADMIN, .flags = RPC_ROUTED },
 		{ .method = "Remove", .allow = PEER_ADMIN, .flags = RPC_ROUTED },

@@ -76,8 +76,8 @@ enum status_code api_add_serial(struct api *a, struct rpc_server *server, struct
 		{ .method = "Allocate", .allow = PEER_CA, .flags = RPC_ROUTED },
 		{ .method = "Record", .allow = PEER_CA, .flags = RPC_ROUTED },
 		{ .method = "SetMin", .allow = PEER_ADMIN, .flags = RPC_ROUTED },
-		{ .method = "Show", .allow = PEER_SERVICES },
-		{ .method = "ListCertificates", .allow = PEER_SERVICES },
+		{ .method = "Show", .allow = PEER_SERVICES, .flags = RPC_READ },
+		{ .method = "ListCertificates", .allow = PEER_SERVICES, .flags = RPC_READ },
 	};
 	a->serial = (Kds__V1__Serial_Service)KDS__V1__SERIAL__INIT(serial_);
 	return rpc_server_add(server, &a->serial.base, table, sizeof table / sizeof *table, st);

@@ -276,6 +276,11 @@ bool engine_leader(struct engine *e, uint64_t *ret_id, char *rpc_address, size_t
 	return true;
 }
 
+bool engine_has_member(struct engine *e, const char *name)
+{
+	return view_has_member(e->view, name);
+}
+
 size_t engine_count_voters(struct engine *e)
 {
 	return view_count_voters(e->view);

@@ -109,6 +109,9 @@ uint64_t engine_member_id(struct engine *e, const char *name);
 bool engine_is_leader(struct engine *e);
 bool engine_leader(struct engine *e, uint64_t *ret_id, char *rpc_address, size_t size);
 
+/* Is this the name of a replica that is a member, and is not to be removed? As this replica knows it. Any thread. */
+bool engine_has_member(struct engine *e, const char *name);
+
 /* How many replicas vote now, whoever began the cluster; 0: that is not known yet. Any thread. */
 size_t engine_count_voters(struct engine *e);
 /* Is a majority of the voters there, so that there is a leader or soon will be? Any thread. */

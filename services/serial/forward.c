@@ -153,11 +153,12 @@ static void answered(void *arg, const struct rpc_result *result)
 		return;
 	}
 	if (result->answered && code != STATUS_UNAVAILABLE) {
-		rpc_call_relay_error(call, &result->status, result->field);
+		const struct rpc_detail detail = { .field = result->field, .retry_after_ms = result->retry_after_ms };
+		rpc_call_relay_error(call, &result->status, &detail);
 		return;
 	}
 	if (!result->answered && code == STATUS_DEADLINE_EXCEEDED && !ours) {
-		rpc_call_relay_error(call, &result->status, "");
+		rpc_call_fail_status(call, &result->status);
 		return;
 	}
 	/* What is wrong between two replicas is nothing that the caller did. */
@@ -203,6 +204,12 @@ static void send_to(struct forward *f, struct forward_task *t, const char *addre
 	pthread_mutex_unlock(&f->lock);
 }
 
+static void send_caller(struct forward_task *t, const char *address)
+{
+	rpc_call_redirect(t->call, address, "%s: an administrator asks the leader itself, which is at %s",
+			  rpc_call_method(t->call), address);
+}
+
 /* To whoever leads, or let it wait. */
 static void dispatch(struct forward *f, struct forward_task *t)
 {
@@ -211,7 +218,10 @@ static void dispatch(struct forward *f, struct forward_task *t)
 	if (engine_is_leader(f->engine)) {
 		t->here(t->arg);
 	} else if (engine_leader(f->engine, &leader, address, sizeof address) && address[0] != '\0') {
-		send_to(f, t, address);
+		if (rpc_call_may_pass_on(t->call))
+			send_to(f, t, address);
+		else
+			send_caller(t, address);
 	} else if (engine_hears_majority(f->engine)) {
 		hold(f, t, "no leader is known; try again");
 	} else {

@@ -4,6 +4,8 @@
  * majority of the voters is there, calls wait for one; a call whose leader goes is given to the next. Who may have had it
  * twice is known by its request id; a write without one is not repeated.
  *
+ * An administrator's write is not passed on (rpc_call_may_pass_on()): its caller is sent to the leader, once one is known.
+ *
  * All of it within what is left of the call's deadline, and no longer than `hold_ms` after the first failure: then
  * UNAVAILABLE, and the caller tries another replica. A call that was passed on to us is not passed on again, so none can go
  * round in circles.

@@ -183,8 +183,7 @@ static enum status_code start(struct serial *s, struct status *st)
 	daemon_set_ready(s->daemon, is_ready, s);
 	daemon_set_reload(s->daemon, credentials_changed, s);
 	daemon_set_hand_over(s->daemon, hand_over, s);
-	/* Nodes and their clients talk to kds-ca and kds-keydist. */
-	daemon_set_allow(s->daemon, PEER_SERVICES);
+	daemon_set_allow(s->daemon, SERIAL_PORT_ROLES);
 	return daemon_listen(s->daemon, st);
 }
 

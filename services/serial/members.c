@@ -307,8 +307,10 @@ static void tell_others(struct members *m)
 		log_warning("out of memory for the members; trying again");
 		m->fresh = false;
 	}
-	for (size_t i = 0; i < m->n; i++)
+	for (size_t i = 0; i < m->n; i++) {
 		view_set_voter(m->options.view, m->known[i].id, m->known[i].has == MEMBERSHIP_VOTER);
+		view_set_wanted(m->options.view, m->known[i].id, m->known[i].wants != MEMBERSHIP_NONE);
+	}
 }
 
 static void refresh(struct members *m, uint64_t now)

@@ -17,7 +17,7 @@ struct known_member {
 	uint64_t id;
 	char name[NAME_SIZE];
 	char *address;
-	bool voter;
+	bool voter, wanted;
 	bool has_status;
 	uint64_t heard_ms;  /* monotonic; 0: never */
 	uint64_t status_ms; /* likewise */
@@ -169,6 +169,25 @@ void view_set_voter(struct view *v, uint64_t id, bool voter)
 	if (m)
 		m->voter = voter;
 	pthread_mutex_unlock(&v->mutex);
+}
+
+void view_set_wanted(struct view *v, uint64_t id, bool wanted)
+{
+	pthread_mutex_lock(&v->mutex);
+	struct known_member *m = find(v, id);
+	if (m)
+		m->wanted = wanted;
+	pthread_mutex_unlock(&v->mutex);
+}
+
+bool view_has_member(struct view *v, const char *name)
+{
+	bool found = false;
+	pthread_mutex_lock(&v->mutex);
+	for (size_t i = 0; i < v->n_members && !found; i++)
+		found = v->members[i].wanted && strcmp(v->members[i].name, name) == 0;
+	pthread_mutex_unlock(&v->mutex);
+	return found;
 }
 
 void view_heard(struct view *v, uint64_t from, const Kds__V1__ReplicaStatus *status)

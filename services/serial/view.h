@@ -31,6 +31,10 @@ bool view_set_members(struct view *v, const struct engine_member *members, size_
 void view_publish(struct view *v, const Kds__V1__ReplicaStatus *status);
 /* Whether this member votes, as the log's membership says. */
 void view_set_voter(struct view *v, uint64_t id, bool voter);
+/* Whether this member is to stay one, as its object "replica/<name>" says. */
+void view_set_wanted(struct view *v, uint64_t id, bool wanted);
+/* Is there a member of this name that is to stay one? */
+bool view_has_member(struct view *v, const char *name);
 /* A peer spoke; with a status or (NULL) about something else. */
 void view_heard(struct view *v, uint64_t from, const Kds__V1__ReplicaStatus *status);
 

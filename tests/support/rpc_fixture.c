@@ -138,7 +138,12 @@ static void serial_show(Kds__V1__Serial_Service *service, const Kds__V1__ShowReq
 {
 	(void)input;
 	if (!note_show(served_of_serial(service), closure_data)) {
-		rpc_call_fail(closure_data, STATUS_UNAVAILABLE, "no leader just now");
+		char ask[64];
+		struct served *s = served_of_serial(service);
+		pthread_mutex_lock(&s->mutex);
+		(void)snprintf(ask, sizeof ask, "%s", s->ask);
+		pthread_mutex_unlock(&s->mutex);
+		rpc_call_redirect(closure_data, ask, "no leader just now");
 		return;
 	}
 	Kds__V1__SerialStatus out = KDS__V1__SERIAL_STATUS__INIT;
@@ -178,18 +183,28 @@ static bool route(void *arg, struct rpc_call *call, const char *method, struct s
 	return take;
 }
 
+static bool may_forward(void *arg, const struct identity *peer)
+{
+	struct served *s = arg;
+	(void)peer;
+	pthread_mutex_lock(&s->mutex);
+	bool may = !s->removed;
+	pthread_mutex_unlock(&s->mutex);
+	return may;
+}
+
 static void add_services(struct served *s)
 {
 	static const struct rpc_access health[] = {
-		{ "Check", PEER_ANYONE, 0 },
-		{ "Echo", PEER_ANYONE, RPC_ANONYMOUS },
+		{ "Check", PEER_ANYONE, 0, 0 },
+		{ "Echo", PEER_ANYONE, RPC_ANONYMOUS, 0 },
 	};
 	static const struct rpc_access serial[] = {
-		{ "Allocate", PEER_ANYONE, 0 },
-		{ "Record", PEER_ANYONE, RPC_LONG_POLL },
-		{ "SetMin", PEER_ADMIN, RPC_ROUTED },
-		{ "Show", PEER_ANYONE, 0 },
-		{ "ListCertificates", PEER_ANYONE, 0 },
+		{ "Allocate", PEER_ANYONE, 0, 0 },
+		{ "Record", PEER_ANYONE, RPC_LONG_POLL, 0 },
+		{ "SetMin", PEER_ADMIN | PEER_CA, RPC_ROUTED, 0 },
+		{ "Show", PEER_ANYONE, RPC_READ, SHOW_RATE },
+		{ "ListCertificates", PEER_ANYONE, 0, 0 },
 	};
 	s->health.base = (Kds__V1__Health_Service)KDS__V1__HEALTH__INIT(health_);
 	s->health.served = s;
@@ -205,6 +220,7 @@ static void add_services(struct served *s)
 	assert_int_equal(rpc_server_add(s->server, &s->health.base.base, health, 2, NULL), STATUS_OK);
 	assert_int_equal(rpc_server_add(s->server, &s->serial.base.base, serial, 5, NULL), STATUS_OK);
 	rpc_server_set_route(s->server, route, s);
+	rpc_server_set_may_forward(s->server, may_forward, s);
 }
 
 struct served *served_start(const struct rpc_pki *p, const char *address, const struct rpc_server_limits *limits)

@@ -23,6 +23,7 @@ void rpc_pki_free(struct rpc_pki *p);
 struct tls_credentials *rpc_pki_credentials(const struct pki_leaf *leaf);
 
 #define HELD_MAX 64
+#define SHOW_RATE 2 /* of Serial.Show; without a limit until a test sets one */
 
 /* What the handlers do, and what they have seen; under `mutex` once the server runs. */
 struct served {
@@ -44,6 +45,8 @@ struct served {
 	unsigned shows_of_id;         /* Serial.Show with the request id of the first one */
 	uint8_t first_id[32];
 	size_t first_id_len;
+	bool removed;                 /* no replica may forward any more */
+	char ask[64];                 /* what Serial.Show names when it answers UNAVAILABLE; "": nothing */
 	bool take_routes;             /* the route takes what it is offered, and holds it */
 	char trace_id[65];            /* of the last Serial.Show */
 	char caller[64];              /* its identity's common name */
@@ -54,7 +57,7 @@ struct served {
 };
 
 /*
- * Health.Echo: answers at once. Health.Check: anyone; is held. Serial.Show: anyone; Serial.SetMin: admin, routed;
+ * Health.Echo: answers at once. Health.Check: anyone; is held. Serial.Show: anyone, a read; Serial.SetMin: admin and ca, routed;
  * Serial.Allocate: anyone; refuses its field "count". Serial.Record: long poll, is held. Serial.ListCertificates:
  * anyone, as large as `big_answer` says.
  */

@@ -257,7 +257,7 @@ static void test_server_checks_roles(void **state)
 	struct served *s = served_start(certificates, ADDRESS, NULL);
 	struct client *node = open_client(s, certificates->node), *admin = open_client(s, certificates->admin);
 	call(node, 1, "Serial.SetMin", STATUS_PERMISSION_DENIED,
-	     "Serial.SetMin is for: admin; you are: node node1.example.com");
+	     "Serial.SetMin is for: ca, admin; you are: node node1.example.com");
 	call(admin, 1, "Serial.SetMin", STATUS_OK, "");
 	assert_int_equal(s->routed, 1);
 	close_client(node);
@@ -284,10 +284,30 @@ static void test_server_on_behalf_of(void **state)
 	/* the forwarded identity counts, both ways */
 	send_request(serial, &(struct request){ .id = 2, .method = "Serial.SetMin", .on_behalf_of = &who });
 	expect_reply(serial, 2, STATUS_PERMISSION_DENIED,
-		     "Serial.SetMin is for: admin; you are: node node7.example.com");
-	who.roles = PEER_ADMIN;
+		     "Serial.SetMin is for: ca, admin; you are: node node7.example.com");
+	who.roles = PEER_CA;
 	send_request(serial, &(struct request){ .id = 3, .method = "Serial.SetMin", .on_behalf_of = &who });
 	expect_reply(serial, 3, STATUS_OK, "");
+	/* an administrator's write never, nor that of one who is something else besides; reads are */
+	who.roles = PEER_ADMIN;
+	send_request(serial, &(struct request){ .id = 5, .method = "Serial.SetMin", .on_behalf_of = &who });
+	expect_reply(serial, 5, STATUS_UNAVAILABLE, NULL);
+	who.roles = PEER_ADMIN | PEER_CA;
+	send_request(serial, &(struct request){ .id = 6, .method = "Serial.SetMin", .on_behalf_of = &who });
+	expect_reply(serial, 6, STATUS_UNAVAILABLE, NULL);
+	send_request(serial, &(struct request){ .id = 7, .method = "Serial.Show", .on_behalf_of = &who });
+	expect_reply(serial, 7, STATUS_OK, "");
+	assert_int_equal(s->caller_roles, PEER_ADMIN | PEER_CA);
+	/* a replica that is none any more */
+	pthread_mutex_lock(&s->mutex);
+	s->removed = true;
+	pthread_mutex_unlock(&s->mutex);
+	send_request(serial, &(struct request){ .id = 8, .method = "Serial.Show", .on_behalf_of = &who });
+	expect_reply(serial, 8, STATUS_PERMISSION_DENIED, NULL);
+	call(serial, 9, "Serial.Show", STATUS_OK, "");
+	pthread_mutex_lock(&s->mutex);
+	s->removed = false;
+	pthread_mutex_unlock(&s->mutex);
 	who.roles = PEER_SELF;
 	send_request(serial, &(struct request){ .id = 4, .method = "Serial.Show", .on_behalf_of = &who });
 	expect_reply(serial, 4, STATUS_PERMISSION_DENIED, NULL);
@@ -297,11 +317,11 @@ static void test_server_on_behalf_of(void **state)
 }
 
 /* kds-ca and kds-keydist: a replica gets nothing there in an administrator's name. */
-static void test_server_without_route_takes_nothing_on_behalf(void **state)
+static void test_server_without_forwarders_takes_nothing_on_behalf(void **state)
 {
 	(void)state;
 	struct served *s = served_start(certificates, ADDRESS, NULL);
-	rpc_server_set_route(s->server, NULL, NULL);
+	rpc_server_set_may_forward(s->server, NULL, NULL);
 	struct client *serial = open_client(s, certificates->serial);
 	Kds__V1__Caller who = KDS__V1__CALLER__INIT;
 	char name[] = "admin";
@@ -540,7 +560,7 @@ static void test_server_route_takes_and_relays(void **state)
 	send_request(c, &(struct request){ .id = 1, .method = "Serial.SetMin" });
 	served_wait_held(s, 1);
 	struct status st = { .code = STATUS_INVALID_ARGUMENT, .message = "min_serial: too low" };
-	rpc_call_relay_error(s->held[0], &st, "min_serial");
+	rpc_call_relay_error(s->held[0], &st, &(struct rpc_detail){ .field = "min_serial" });
 	s->n_held = 0;
 	struct reply r = receive(c);
 	assert_int_equal(r.response->code, KDS__V1__CODE__INVALID_ARGUMENT);
@@ -573,8 +593,8 @@ static void test_server_pipelining(void **state)
 static void test_server_add_refuses_gaps(void **state)
 {
 	(void)state;
-	static const struct rpc_access table[] = { { "Check", PEER_ANYONE, 0 }, { "Echo", PEER_ANYONE, 0 } };
-	static const struct rpc_access misspelt[] = { { "Check", PEER_ANYONE, 0 }, { "Ech", PEER_ANYONE, 0 } };
+	static const struct rpc_access table[] = { { "Check", PEER_ANYONE, 0, 0 }, { "Echo", PEER_ANYONE, 0, 0 } };
+	static const struct rpc_access misspelt[] = { { "Check", PEER_ANYONE, 0, 0 }, { "Ech", PEER_ANYONE, 0, 0 } };
 	struct status st;
 	struct rpc_server *s;
 	assert_int_equal(rpc_server_new(NULL, &st, &s), STATUS_OK);
@@ -605,7 +625,7 @@ int main(void)
 		cmocka_unit_test(test_server_names_the_field),
 		cmocka_unit_test(test_server_checks_roles),
 		cmocka_unit_test(test_server_on_behalf_of),
-		cmocka_unit_test(test_server_without_route_takes_nothing_on_behalf),
+		cmocka_unit_test(test_server_without_forwarders_takes_nothing_on_behalf),
 		cmocka_unit_test(test_server_answers_out_of_order_and_drops_repeats),
 		cmocka_unit_test(test_server_deadline),
 		cmocka_unit_test(test_server_connection_gone_expires_its_calls),

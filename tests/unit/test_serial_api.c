@@ -40,7 +40,7 @@ static struct cluster {
 	char *dir;
 	struct engine_member members[N];
 	struct replica replicas[N];
-	struct tls_credentials *callers[CALLERS];
+	struct tls_credentials *callers[CALLERS]; /* SERIAL: serial9, which is no member */
 	struct rpc_channel *channels[CALLERS][N]; /* to one replica alone */
 	int leader, follower;
 } cluster;
@@ -173,27 +173,33 @@ static void find_leader(void)
 	fail_msg("no leader");
 }
 
+static struct rpc_channel *channel_of(struct tls_credentials *credentials, int replica)
+{
+	const char *address = cluster.replicas[replica].rpc;
+	struct status st;
+	struct rpc_channel *channel = NULL;
+	const struct rpc_channel_options o = {
+		.addresses = &address,
+		.n_addresses = 1,
+		.credentials = credentials,
+		.trust = cluster.trust,
+		.expect_roles = PEER_SERIAL,
+		.default_timeout_ms = PATIENCE_MS,
+		.limits = CONN_LIMITS_DEFAULT,
+	};
+	ok(rpc_channel_new(&o, &st, &channel), &st);
+	return channel;
+}
+
 static void make_channels(void)
 {
-	struct status st;
 	cluster.callers[ADMIN] = load(pki_admin(cluster.pki));
 	cluster.callers[CA] = load(pki_service(cluster.pki, "ca", "ca1"));
 	cluster.callers[KEYDIST] = load(pki_service(cluster.pki, "keydist", "keydist1"));
 	cluster.callers[SERIAL] = load(pki_service(cluster.pki, "serial", "serial9"));
 	for (int c = 0; c < CALLERS; c++)
-		for (int i = 0; i < N; i++) {
-			const char *address = cluster.replicas[i].rpc;
-			const struct rpc_channel_options o = {
-				.addresses = &address,
-				.n_addresses = 1,
-				.credentials = cluster.callers[c],
-				.trust = cluster.trust,
-				.expect_roles = PEER_SERIAL,
-				.default_timeout_ms = PATIENCE_MS,
-				.limits = CONN_LIMITS_DEFAULT,
-			};
-			ok(rpc_channel_new(&o, &st, &cluster.channels[c][i]), &st);
-		}
+		for (int i = 0; i < N; i++)
+			cluster.channels[c][i] = channel_of(cluster.callers[c], i);
 }
 
 static int setup(void **arg)
@@ -238,11 +244,21 @@ static void *call_with(enum caller caller, int replica, const ProtobufCServiceDe
 		       const ProtobufCMessage *in, const struct rpc_call_options *options)
 {
 	ProtobufCMessage *answer = NULL;
+	struct rpc_channel *channel = cluster.channels[caller][replica];
 	st.code = STATUS_OK;
-	if (rpc_channel_wait(cluster.channels[caller][replica], service, method, in, options, &st, &answer) !=
-	    STATUS_OK)
-		return NULL;
-	return answer;
+	enum status_code rc = rpc_channel_wait(channel, service, method, in, options, &st, &answer);
+	/* A replica has sent an administrator's write on to the leader: the next call asks that replica again. */
+	if (caller == ADMIN && (strcmp(method, "Put") == 0 || strcmp(method, "Delete") == 0))
+		rpc_channel_drop(channel);
+	return rc == STATUS_OK ? answer : NULL;
+}
+
+static void *call_on(struct rpc_channel *channel, const ProtobufCServiceDescriptor *service, const char *method,
+		     const ProtobufCMessage *in, const struct rpc_call_options *options)
+{
+	ProtobufCMessage *answer = NULL;
+	st.code = STATUS_OK;
+	return rpc_channel_wait(channel, service, method, in, options, &st, &answer) == STATUS_OK ? answer : NULL;
 }
 
 static void *call(enum caller caller, int replica, const ProtobufCServiceDescriptor *service, const char *method,
@@ -266,6 +282,7 @@ static void refused(void *answer, enum status_code code, const char *words)
 		fail_msg("'%s' does not say '%s'", st.message, words);
 }
 
+#define REPLICAS_SERVICE &kds__v1__replicas__descriptor
 #define SERIAL_SERVICE &kds__v1__serial__descriptor
 #define CONFIG_SERVICE &kds__v1__config__descriptor
 
@@ -442,6 +459,108 @@ static void test_serial_api_roles_are_asked_for_on_every_replica(void **arg)
 		deletion.key = "ca/default";
 		refused(call(ADMIN, i, CONFIG_SERVICE, "Delete", &deletion.base), STATUS_PERMISSION_DENIED, "ca");
 	}
+}
+
+static struct identity *someone(unsigned role)
+{
+	struct identity *id = identity_new();
+	assert_non_null(id);
+	free(id->role_name);
+	id->roles = role;
+	id->role_name = strdup("someone");
+	assert_non_null(id->role_name);
+	return id;
+}
+
+/* A follower does not write for an administrator, it says who does. */
+static void test_serial_api_administrators_are_sent_to_the_leader(void **arg)
+{
+	(void)arg;
+	const struct rpc_call_options once = { .no_retry = true };
+	Kds__V1__Setting setting = KDS__V1__SETTING__INIT;
+	setting.name = (char *)"site.sent-on";
+	setting.value = (char *)"1";
+	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
+	o.value_case = KDS__V1__OBJECT__VALUE_SETTING;
+	o.setting = &setting;
+	Kds__V1__PutRequest in = KDS__V1__PUT_REQUEST__INIT;
+	in.object = &o;
+	refused(call_with(ADMIN, cluster.follower, CONFIG_SERVICE, "Put", &in.base, &once), STATUS_UNAVAILABLE,
+		cluster.replicas[cluster.leader].rpc);
+	/* A channel follows, whichever replica it knows. */
+	for (int i = 0; i < N; i++)
+		drop(put_setting(ADMIN, i, "site.sent-on", "2"));
+	/* The leader believes no replica that it is one's wish. */
+	struct identity *admin = someone(PEER_ADMIN);
+	struct rpc_channel *channel = channel_of(cluster.replicas[cluster.follower].credentials, cluster.leader);
+	const struct rpc_call_options behalf = { .no_retry = true, .on_behalf_of = admin };
+	refused(call_on(channel, CONFIG_SERVICE, "Put", &in.base, &behalf), STATUS_UNAVAILABLE, "itself");
+	Kds__V1__HistoryRequest read = KDS__V1__HISTORY_REQUEST__INIT;
+	void *history = call_on(channel, CONFIG_SERVICE, "History", &read.base, &behalf);
+	if (!history)
+		fail_msg("%s", st.message);
+	drop(history);
+	rpc_channel_free(channel);
+	identity_unref(admin);
+}
+
+/* From the moment it is added until it is removed. */
+static void test_serial_api_members_alone_pass_calls_on(void **arg)
+{
+	(void)arg;
+	struct identity *ca = someone(PEER_CA);
+	const struct rpc_call_options behalf = { .no_retry = true, .on_behalf_of = ca };
+	Kds__V1__AllocateRequest in = KDS__V1__ALLOCATE_REQUEST__INIT;
+	in.count = 1;
+	refused(call_with(SERIAL, cluster.leader, SERIAL_SERVICE, "Allocate", &in.base, &behalf), STATUS_PERMISSION_DENIED,
+		"on_behalf_of");
+	Kds__V1__AddReplicaRequest add = KDS__V1__ADD_REPLICA_REQUEST__INIT;
+	char address[64];
+	snprintf(address, sizeof address, "%s.9:7401", support_net());
+	add.name = (char *)"serial9";
+	add.address = address;
+	drop(call(ADMIN, cluster.leader, REPLICAS_SERVICE, "Add", &add.base));
+	void *answer = NULL;
+	for (int i = 0; !answer && i < 500; i++, pause_ms(answer ? 0 : 20)) /* its object is applied, then published */
+		answer = call_with(SERIAL, cluster.leader, SERIAL_SERVICE, "Allocate", &in.base, &behalf);
+	drop(answer);
+	Kds__V1__RemoveReplicaRequest removal = KDS__V1__REMOVE_REPLICA_REQUEST__INIT;
+	removal.name = add.name;
+	drop(call(ADMIN, cluster.leader, REPLICAS_SERVICE, "Remove", &removal.base));
+	for (int i = 0; i < 500; i++, pause_ms(20)) {
+		answer = call_with(SERIAL, cluster.leader, SERIAL_SERVICE, "Allocate", &in.base, &behalf);
+		if (!answer)
+			break;
+		drop(answer);
+	}
+	refused(answer, STATUS_PERMISSION_DENIED, "on_behalf_of");
+	identity_unref(ca);
+}
+
+/* The largest payload is the same at the leader and through another replica, to the byte. */
+static void test_serial_api_one_largest_request(void **arg)
+{
+	(void)arg;
+	const struct rpc_call_options once = { .no_retry = true };
+	Kds__V1__DeleteRequest in = KDS__V1__DELETE_REQUEST__INIT;
+	const size_t most = RPC_PAYLOAD_MAX;
+	char *key = malloc(most + 2);
+	assert_non_null(key);
+	memset(key, 'x', most + 1);
+	key[most + 1] = '\0';
+	memcpy(key, "ca/", 3);
+	for (int i = 0; i < N; i++) {
+		in.key = key + 1; /* no kind of object: the leader explains, having unpacked it */
+		in.key[most - 4] = '\0'; /* with tag and length: the most there may be */
+		assert_int_equal(kds__v1__delete_request__get_packed_size(&in), most);
+		refused(call_with(CA, i, CONFIG_SERVICE, "Delete", &in.base, &once), STATUS_INVALID_ARGUMENT, "key");
+		in.key[most - 4] = 'x';
+		in.key[most - 3] = '\0';
+		refused(call_with(CA, i, CONFIG_SERVICE, "Delete", &in.base, &once), STATUS_INVALID_ARGUMENT,
+			"more than the 1047552 of a message");
+		in.key[most - 3] = 'x';
+	}
+	free(key);
 }
 
 static void test_serial_api_names_the_field(void **arg)
@@ -842,6 +961,9 @@ int main(void)
 		cmocka_unit_test(test_serial_api_local_answers_say_so),
 		cmocka_unit_test(test_serial_api_a_request_id_counts_once_through_any_replica),
 		cmocka_unit_test(test_serial_api_roles_are_asked_for_on_every_replica),
+		cmocka_unit_test(test_serial_api_administrators_are_sent_to_the_leader),
+		cmocka_unit_test(test_serial_api_members_alone_pass_calls_on),
+		cmocka_unit_test(test_serial_api_one_largest_request),
 		cmocka_unit_test(test_serial_api_names_the_field),
 		cmocka_unit_test(test_serial_api_a_ca_certificate_must_be_one),
 		cmocka_unit_test(test_serial_api_sealed_keys_go_to_their_daemons_alone),

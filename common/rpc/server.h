@@ -106,7 +106,7 @@ void rpc_server_set_may_forward(struct rpc_server *s, rpc_may_forward_fn may_for
  */
 enum status_code rpc_server_judge(const struct rpc_server *s, const char *method, const struct identity *peer,
 				  const struct identity *on_behalf_of, struct status *st) MUST_CHECK;
-/* The names of all methods, sorted. `name` lives as long as the server. */
+/* The names of all methods, by length, then name. `name` lives as long as the server. */
 void rpc_server_each_method(const struct rpc_server *s, void (*visit)(void *arg, const char *name), void *arg);
 
 /*

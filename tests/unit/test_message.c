@@ -315,6 +315,8 @@ static void test_envelope_matches_generated_code(void **state)
 		.code = STATUS_INVALID_ARGUMENT,
 		.message = { "wrong", 5 },
 		.field = { "object.key", 10 },
+		.ask = { "host:7400", 9 },
+		.retry_after_ms = 350,
 		.payload = { "xyz", 3 },
 	};
 	uint8_t head[RESPONSE_HEAD_MAX];
@@ -327,12 +329,16 @@ static void test_envelope_matches_generated_code(void **state)
 	assert_string_equal(answer->message, "wrong");
 	assert_int_equal(answer->n_details, 1);
 	assert_string_equal(answer->details[0]->field, "object.key");
+	assert_string_equal(answer->details[0]->ask, "host:7400");
+	assert_int_equal(answer->details[0]->retry_after_ms, 350);
 	assert_memory_equal(answer->payload.data, "xyz", 3);
 	kds__v1__response__free_unpacked(answer, NULL);
 	struct response_envelope back;
 	assert_int_equal(response_parse((struct slice){ wire.data, wire.len }, &st, &back), STATUS_OK);
 	assert_int_equal(back.code, STATUS_INVALID_ARGUMENT);
 	assert_int_equal(back.field.len, 10);
+	assert_int_equal(back.ask.len, 9);
+	assert_int_equal(back.retry_after_ms, 350);
 	buffer_free(&wire);
 }
 

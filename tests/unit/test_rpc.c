@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/tally.h"
 #include "common/rpc/envelope.h"
 #include "common/rpc/message.h"
 #include "rpc.pb-c.h"
@@ -452,6 +453,200 @@ static void test_server_limits(void **state)
 	served_stop(s);
 }
 
+/* Serial.Show until it is refused, at most `most` times: how often it was not. */
+static unsigned show_until_refused(struct client *c, unsigned most, struct reply *ret_refusal)
+{
+	for (unsigned n = 0; n < most; n++) {
+		send_request(c, &(struct request){ .id = n + 1, .method = "Serial.Show" });
+		struct reply r = receive(c);
+		if (r.response->code != KDS__V1__CODE__OK) {
+			*ret_refusal = r;
+			return n;
+		}
+		kds__v1__response__free_unpacked(r.response, NULL);
+	}
+	return most;
+}
+
+static void test_server_rate(void **state)
+{
+	(void)state;
+	struct served *s = served_start(certificates, ADDRESS, NULL);
+	struct client *c = open_client(s, certificates->node), *admin = open_client(s, certificates->admin);
+	uint64_t before = tally_sum(TALLY_REQUEST_RATE);
+	struct reply refusal = { .response = NULL };
+	assert_int_equal(show_until_refused(c, 100, &refusal), 100); /* none is set */
+	rpc_server_set_rate(s->server, SHOW_RATE, 1);
+	assert_in_range(show_until_refused(c, 1000, &refusal), 10, 999);
+	assert_int_equal(refusal.response->code, KDS__V1__CODE__RESOURCE_EXHAUSTED);
+	assert_int_equal(refusal.response->n_details, 1);
+	assert_string_equal(refusal.response->details[0]->reason, "RATE_LIMITED");
+	assert_in_range(refusal.response->details[0]->retry_after_ms, 1, 1000);
+	assert_non_null(strstr(refusal.response->message, "try again in"));
+	kds__v1__response__free_unpacked(refusal.response, NULL);
+	assert_true(tally_sum(TALLY_REQUEST_RATE) > before);
+	/* A new connection begins no new account; another method and another caller are not meant. */
+	close_client(c);
+	c = open_client(s, certificates->node);
+	assert_in_range(show_until_refused(c, 1000, &refusal), 0, 9);
+	kds__v1__response__free_unpacked(refusal.response, NULL);
+	call(c, 2000, "Health.Echo", STATUS_OK, "");
+	assert_int_equal(show_until_refused(admin, 100, &refusal), 100);
+	rpc_server_set_rate(s->server, SHOW_RATE, 0);
+	assert_int_equal(show_until_refused(c, 100, &refusal), 100);
+	close_client(c);
+	close_client(admin);
+	served_stop(s);
+}
+
+static void hold_many(struct served *s, struct client *c, const char *method, unsigned n, unsigned held)
+{
+	for (uint32_t i = 1; i <= n; i++)
+		send_request(c, &(struct request){ .id = i, .method = method });
+	served_wait_held(s, held);
+}
+
+static void test_server_limits_of_one_identity(void **state)
+{
+	(void)state;
+	struct rpc_server_limits limits = RPC_SERVER_LIMITS_DEFAULT;
+	limits.node = (struct rpc_share){ .calls = 3, .waiting = 2, .bytes = 20000 };
+	struct served *s = served_start(certificates, ADDRESS, &limits);
+	struct client *c = open_client(s, certificates->node), *again = open_client(s, certificates->node);
+	struct client *admin = open_client(s, certificates->admin);
+	uint64_t calls = tally_sum(TALLY_REQUESTS_IDENTITY), waiting = tally_sum(TALLY_WAITING_IDENTITY);
+	uint64_t memory = tally_sum(TALLY_REQUEST_MEMORY);
+	hold_many(s, c, "Health.Check", 2, 2);
+	hold_many(s, again, "Health.Check", 1, 3); /* over both connections */
+	call(again, 9, "Serial.Show", STATUS_RESOURCE_EXHAUSTED,
+	     "Serial.Show: you have too many requests at hand; try again later");
+	send_request(c, &(struct request){ .id = 10, .method = "Serial.Record" });
+	send_request(c, &(struct request){ .id = 11, .method = "Serial.Record" });
+	served_wait_held(s, 5);
+	call(again, 12, "Serial.Record", STATUS_RESOURCE_EXHAUSTED, NULL);
+	call(admin, 1, "Serial.Show", STATUS_OK, "");
+	served_release(s, "");
+	for (int i = 0; i < 4; i++)
+		kds__v1__response__free_unpacked(receive(c).response, NULL);
+	Kds__V1__EchoRequest in = KDS__V1__ECHO_REQUEST__INIT;
+	uint8_t bytes[30000] = { 1 };
+	in.data = (ProtobufCBinaryData){ .data = bytes, .len = sizeof bytes };
+	send_request(c, &(struct request){ .id = 20, .method = "Health.Echo", .input = &in.base });
+	expect_reply(c, 20, STATUS_RESOURCE_EXHAUSTED,
+		     "Health.Echo: your requests at hand take too much memory; try again later");
+	send_request(admin, &(struct request){ .id = 20, .method = "Health.Echo", .input = &in.base });
+	expect_reply(admin, 20, STATUS_OK, "");
+	assert_int_equal(tally_sum(TALLY_REQUESTS_IDENTITY), calls + 1);
+	assert_int_equal(tally_sum(TALLY_WAITING_IDENTITY), waiting + 1);
+	assert_int_equal(tally_sum(TALLY_REQUEST_MEMORY), memory + 1);
+	close_client(c);
+	close_client(again);
+	close_client(admin);
+	served_stop(s);
+}
+
+static void test_server_keeps_a_share_for_each_role(void **state)
+{
+	(void)state;
+	struct rpc_server_limits limits = RPC_SERVER_LIMITS_DEFAULT;
+	limits.max_calls = 16;
+	struct served *s = served_start(certificates, ADDRESS, &limits);
+	struct client *c = open_client(s, certificates->node), *serial = open_client(s, certificates->serial);
+	struct client *admin = open_client(s, certificates->admin);
+	hold_many(s, c, "Health.Check", 12, 12);
+	call(c, 13, "Serial.Show", STATUS_RESOURCE_EXHAUSTED,
+	     "Serial.Show: this server has too many requests at hand; try again later");
+	hold_many(s, serial, "Health.Check", 2, 14);
+	call(serial, 3, "Serial.Show", STATUS_RESOURCE_EXHAUSTED, NULL);
+	call(admin, 1, "Serial.Show", STATUS_OK, "");
+	close_client(c);
+	close_client(serial);
+	close_client(admin);
+	served_stop(s);
+}
+
+/* Who passes a call on answers for it as well: a replica's flood is a replica's, whomever it names. */
+static void test_server_counts_forwarded_calls_twice(void **state)
+{
+	(void)state;
+	struct rpc_server_limits limits = RPC_SERVER_LIMITS_DEFAULT;
+	limits.node.calls = 2;
+	limits.service.calls = 3;
+	struct served *s = served_start(certificates, ADDRESS, &limits);
+	struct client *serial = open_client(s, certificates->serial);
+	Kds__V1__Caller who = KDS__V1__CALLER__INIT;
+	char names[2][8] = { "one", "two" };
+	who.roles = PEER_NODE;
+	who.common_name = names[0];
+	for (uint32_t i = 1; i <= 2; i++)
+		send_request(serial, &(struct request){ .id = i, .method = "Health.Check", .on_behalf_of = &who });
+	served_wait_held(s, 2);
+	send_request(serial, &(struct request){ .id = 3, .method = "Serial.Show", .on_behalf_of = &who });
+	expect_reply(serial, 3, STATUS_RESOURCE_EXHAUSTED, NULL);
+	who.common_name = names[1];
+	send_request(serial, &(struct request){ .id = 4, .method = "Serial.Show", .on_behalf_of = &who });
+	expect_reply(serial, 4, STATUS_OK, "");
+	send_request(serial, &(struct request){ .id = 5, .method = "Health.Check", .on_behalf_of = &who });
+	served_wait_held(s, 3);
+	send_request(serial, &(struct request){ .id = 6, .method = "Serial.Show", .on_behalf_of = &who });
+	expect_reply(serial, 6, STATUS_RESOURCE_EXHAUSTED, NULL);
+	close_client(serial);
+	served_stop(s);
+}
+
+static void test_server_counts_what_it_refuses(void **state)
+{
+	(void)state;
+	struct served *s = served_start(certificates, ADDRESS, NULL);
+	struct client *c = open_client(s, certificates->node);
+	uint64_t malformed = tally_sum(TALLY_REQUEST_MALFORMED), forbidden = tally_sum(TALLY_REQUEST_FORBIDDEN);
+	uint64_t expired = tally_sum(TALLY_REQUEST_EXPIRED);
+	send_frame(c, "\x80\0\0\1\x0A\x7F", 6);
+	expect_reply(c, 1, STATUS_INVALID_ARGUMENT, NULL);
+	send_frame(c, "\x80\0\0\2\x0A\x0BSerial.Show\x12\x01\x0A", 20);
+	expect_reply(c, 2, STATUS_INVALID_ARGUMENT, NULL);
+	call(c, 3, "Serial.SetMin", STATUS_PERMISSION_DENIED, NULL);
+	send_request(c, &(struct request){ .id = 4, .method = "Health.Check", .timeout_ms = 20 });
+	expect_reply(c, 4, STATUS_DEADLINE_EXCEEDED, NULL);
+	assert_int_equal(tally_sum(TALLY_REQUEST_MALFORMED), malformed + 2);
+	assert_int_equal(tally_sum(TALLY_REQUEST_FORBIDDEN), forbidden + 1);
+	assert_int_equal(tally_sum(TALLY_REQUEST_EXPIRED), expired + 1);
+	close_client(c);
+	served_stop(s);
+}
+
+/* What fits is the payload's affair alone; what is relayed is bounded as what a handler makes. */
+static void test_server_bounds_payloads(void **state)
+{
+	(void)state;
+	struct rpc_server_limits limits = RPC_SERVER_LIMITS_DEFAULT;
+	limits.max_request = limits.max_answer = 5000;
+	struct served *s = served_start(certificates, ADDRESS, &limits);
+	struct client *c = open_client(s, certificates->admin);
+	static uint8_t bytes[5001];
+	Kds__V1__EchoRequest in = KDS__V1__ECHO_REQUEST__INIT;
+	in.data = (ProtobufCBinaryData){ .data = bytes, .len = 4997 }; /* with its tag and length 5000 */
+	char trace[65];
+	memset(trace, 't', 64);
+	trace[64] = '\0';
+	send_request(c, &(struct request){ .id = 1, .method = "Health.Echo", .input = &in.base, .trace_id = trace });
+	expect_reply(c, 1, STATUS_OK, "");
+	in.data.len++;
+	send_request(c, &(struct request){ .id = 2, .method = "Health.Echo", .input = &in.base });
+	expect_reply(c, 2, STATUS_INVALID_ARGUMENT,
+		     "Health.Echo: the request takes 5001 bytes, more than the 5000 of a message; send less at once");
+	s->take_routes = true;
+	for (size_t len = 5000; len <= 5001; len++) {
+		send_request(c, &(struct request){ .id = (uint32_t)len, .method = "Serial.SetMin" });
+		served_wait_held(s, 1);
+		rpc_call_relay(s->held[0], STATUS_OK, "", (struct slice){ bytes, len });
+		s->n_held = 0;
+		expect_reply(c, (uint32_t)len, len == 5000 ? STATUS_OK : STATUS_RESOURCE_EXHAUSTED, NULL);
+	}
+	close_client(c);
+	served_stop(s);
+}
+
 static void *drain(void *arg)
 {
 	rpc_server_drain(arg, 20000);
@@ -630,6 +825,12 @@ int main(void)
 		cmocka_unit_test(test_server_deadline),
 		cmocka_unit_test(test_server_connection_gone_expires_its_calls),
 		cmocka_unit_test(test_server_limits),
+		cmocka_unit_test(test_server_rate),
+		cmocka_unit_test(test_server_limits_of_one_identity),
+		cmocka_unit_test(test_server_keeps_a_share_for_each_role),
+		cmocka_unit_test(test_server_counts_forwarded_calls_twice),
+		cmocka_unit_test(test_server_counts_what_it_refuses),
+		cmocka_unit_test(test_server_bounds_payloads),
 		cmocka_unit_test(test_server_drains),
 		cmocka_unit_test(test_server_bounds_request_and_answer),
 		cmocka_unit_test(test_server_counts_what_requests_take_unpacked),

@@ -428,6 +428,72 @@ static void test_channel_silence(void **state)
 	served_stop(b);
 }
 
+static void send_on(struct served *s, unsigned times, const char *to)
+{
+	pthread_mutex_lock(&s->mutex);
+	s->unavailable = times;
+	(void)snprintf(s->ask, sizeof s->ask, "%s", to);
+	pthread_mutex_unlock(&s->mutex);
+}
+
+static void test_channel_goes_where_it_is_sent(void **state)
+{
+	(void)state;
+	struct served *a = served_start(certificates, ADDRESS, NULL), *b = served_start(certificates, ADDRESS, NULL);
+	struct served *c = served_start(certificates, ADDRESS, NULL);
+	const char *addresses[] = { served_address(a), served_address(c) };
+	send_on(a, 1, served_address(b));
+	struct rpc_channel *ch = open_channel(certificates->node, addresses, 1); /* b is none of its own */
+	assert_int_equal(show(ch, 0), STATUS_OK);
+	assert_int_equal(a->shows, 1);
+	assert_int_equal(b->shows, 1);
+	assert_memory_equal(a->first_id, b->first_id, 16);
+	assert_int_equal(show(ch, 0), STATUS_OK); /* it stays */
+	assert_int_equal(b->shows, 2);
+	rpc_channel_drop(ch); /* until it is lost: then its own address again */
+	assert_int_equal(show(ch, 0), STATUS_OK);
+	assert_int_equal(a->shows, 2);
+	rpc_channel_free(ch);
+	/* One that tells once, no retry: the caller is told. */
+	struct rpc_call_options once = { .no_retry = true };
+	struct status st;
+	send_on(a, 2, served_address(c));
+	ch = open_channel(certificates->node, addresses, 2);
+	assert_int_equal(show_with(ch, &once, &st), STATUS_UNAVAILABLE);
+	assert_int_equal(show(ch, 0), STATUS_OK); /* among its own */
+	assert_int_equal(c->shows, 1);
+	rpc_channel_free(ch);
+	served_stop(a);
+	served_stop(b);
+	served_stop(c);
+}
+
+static void test_channel_is_not_led_astray(void **state)
+{
+	(void)state;
+	struct served *a = served_start(certificates, ADDRESS, NULL), *b = served_start(certificates, ADDRESS, NULL);
+	const char *addresses[] = { served_address(a) };
+	char dead[32], mute[32];
+	dead_address(dead);
+	send_on(a, 1, dead);
+	struct rpc_channel *ch = open_channel(certificates->node, addresses, 1);
+	assert_int_equal(show(ch, 0), STATUS_OK); /* nobody there: back to its own */
+	int fd = open_mute(mute);
+	send_on(a, 1, mute);
+	assert_int_equal(show(ch, 0), STATUS_OK); /* no server of the role that is expected */
+	close(fd);
+	send_on(a, 1, "not an address");
+	assert_int_equal(show(ch, 0), STATUS_OK);
+	/* Two that send each other's callers to and fro: three steps, then a pause. */
+	send_on(a, UINT32_MAX, served_address(b));
+	send_on(b, UINT32_MAX, served_address(a));
+	assert_int_equal(show(ch, 1500), STATUS_UNAVAILABLE);
+	assert_in_range(a->shows + b->shows, 4, 100);
+	rpc_channel_free(ch);
+	served_stop(a);
+	served_stop(b);
+}
+
 static void test_channel_drop(void **state)
 {
 	(void)state;
@@ -635,6 +701,8 @@ int main(void)
 		cmocka_unit_test(test_channel_deadline),
 		cmocka_unit_test(test_channel_leaves_a_server_that_never_answers),
 		cmocka_unit_test(test_channel_silence),
+		cmocka_unit_test(test_channel_goes_where_it_is_sent),
+		cmocka_unit_test(test_channel_is_not_led_astray),
 		cmocka_unit_test(test_channel_drop),
 		cmocka_unit_test(test_channel_refused_everywhere),
 		cmocka_unit_test(test_channel_leaves_a_server_that_was_removed),

@@ -1,0 +1,42 @@
+// links: service_keydist common_daemon common_rpc common_net common_base kds_proto
+/* Who may call what at the RPC port of kds-keydist (tests/support/matrix.h). */
+#include "tests/support/support.h"
+
+#include "common/daemon/health.h"
+#include "services/keydist/api.h"
+#include "tests/support/matrix.h"
+
+/* By length, then name: as the server sorts them. No replica passes anything on here. */
+static const struct matrix_row rows[] = {
+	{ "Health.Echo", "sckanlo.", "......." },
+	{ "Health.Check", "sckanlo.", "......." },
+	{ "KeyDist.List", "...a.l..", "......." },
+	{ "KeyDist.Create", ".....l..", "......." },
+	{ "KeyDist.Restore", ".....l..", "......." },
+};
+
+static void test_matrix_of_kds_keydist(void **state)
+{
+	(void)state;
+	struct rpc_server *server = NULL;
+	struct health *health = NULL;
+	struct api *api = NULL;
+	struct status st;
+	const struct api_options options = { .kds_name = "key.example.com" };
+	assert_int_equal(rpc_server_new(NULL, &st, &server), STATUS_OK);
+	assert_int_equal(health_new("kds-keydist", "keydist1", &st, &health), STATUS_OK);
+	assert_int_equal(api_new(&options, &st, &api), STATUS_OK);
+	assert_int_equal(api_serve(api, server, &st), STATUS_OK);
+	assert_int_equal(health_serve(health, server, &st), STATUS_OK);
+	const struct matrix m = { .port = "sckanlo.", .rows = rows, .n_rows = sizeof rows / sizeof *rows };
+	matrix_check(server, &m);
+	rpc_server_free(server);
+	api_free(api);
+	health_free(health);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_matrix_of_kds_keydist) };
+	return cmocka_run_group_tests_name("matrix_keydist", tests, NULL, NULL);
+}

@@ -42,6 +42,13 @@ static const struct setting_info table[SETTING_COUNT] = {
 		.standard = "10000", .used_by = "kds-keydist",
 		.description = "keys a second that one node may create and restore at one kds-keydist; ten times as many at once",
 	},
+	[SETTING_LIMIT_LIVE_CERTIFICATES] = {
+		.name = "limit.live-certificates",
+		.type = SETTING_INTEGER, .min = 1, .max = 10000, .allowed = "1 to 10000",
+		.applied = true,
+		.standard = "1000", .used_by = "kds-serial",
+		.description = "certificates of one node and profile that have not expired and are not refused",
+	},
 	[SETTING_LIMIT_SIGN_RATE] = {
 		.name = "limit.sign-rate",
 		.type = SETTING_INTEGER, .min = 1, .max = 1000000, .allowed = "1 to 1000000, or off",

@@ -1,9 +1,12 @@
 #include "services/serial/api_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/clock.h"
 #include "common/rpc/message.h"
+#include "services/serial/level.h"
 
 unsigned api_sealed(const struct rpc_call *call)
 {
@@ -49,14 +52,45 @@ static void forward_write(struct api *a, struct rpc_call *call)
 struct proposed {
 	struct api *api;
 	struct rpc_call *call;
+	const Kds__V1__RecordRequest *record; /* NULL: it is no record */
+	struct slice answer;                  /* to a record, of which some were refused */
+	char requester[IDENTITY_LABEL_MAX];
 };
+
+/* What was decided says why by code; people get a text. */
+static void explain(void *arg, struct state *state, const struct status *engine_status)
+{
+	const struct proposed *p = arg;
+	struct buffer out = { 0 };
+	struct status st;
+	(void)engine_status;
+	if (state && state_explain(state, p->requester, p->record, p->answer, &st, &out) == STATUS_OK)
+		rpc_call_relay(p->call, STATUS_OK, "", (struct slice){ out.data, out.len });
+	else
+		rpc_call_relay(p->call, STATUS_OK, "", p->answer);
+	buffer_free(&out);
+}
+
+static void relay_answer(struct proposed *p, struct slice answer)
+{
+	uint8_t *copy = NULL;
+	if (p->record && state_any_refused(answer, p->record->n_certificates))
+		copy = rpc_call_alloc(p->call, answer.len);
+	if (!copy) {
+		rpc_call_relay(p->call, STATUS_OK, "", answer);
+		return;
+	}
+	memcpy(copy, answer.data, answer.len);
+	p->answer = (struct slice){ copy, answer.len };
+	engine_read(p->api->engine, false, explain, p);
+}
 
 static void proposed(void *arg, const struct state_result *result)
 {
-	const struct proposed *p = arg;
+	struct proposed *p = arg;
 	struct rpc_call *call = p->call;
 	if (result->status.code == STATUS_OK)
-		rpc_call_relay(call, STATUS_OK, "", (struct slice){ result->answer.data, result->answer.len });
+		relay_answer(p, (struct slice){ result->answer.data, result->answer.len });
 	else if (result->status.code == STATUS_UNAVAILABLE && rpc_call_request_id(call).len > 0 &&
 		 !rpc_call_forwarded(call))
 		forward_write(p->api, call); /* by whoever leads next; if it was done already, that is known by its id */
@@ -64,23 +98,50 @@ static void proposed(void *arg, const struct state_result *result)
 		rpc_call_relay_error(call, &result->status, &(struct rpc_detail){ .field = result->field });
 }
 
+/* Without what LEVEL_ASKED brought. */
+static void strip_records(Kds__V1__RecordRequest *in)
+{
+	for (size_t i = 0; i < in->n_certificates; i++) {
+		Kds__V1__IssuedCertificate *c = in->certificates[i];
+		c->requester_serial = 0;
+		c->requester_issuer = c->request_id = c->request_digest = (ProtobufCBinaryData){ 0 };
+	}
+}
+
+/* As what the replicas' level knows: who asks by its label, or by the name alone. */
+static void stamp(struct api *a, struct proposed *p, Kds__V1__Command *c)
+{
+	const struct identity *id = rpc_call_identity(p->call);
+	struct slice request_id = rpc_call_request_id(p->call);
+	c->version = engine_level(a->engine) >= LEVEL_ASKED ? LEVEL_ASKED : LEVEL_FIRST;
+	if (c->op_case == KDS__V1__COMMAND__OP_RECORD)
+		p->record = c->record;
+	if (c->version >= LEVEL_ASKED) {
+		identity_label(id, p->requester);
+	} else {
+		snprintf(p->requester, sizeof p->requester, "%s", id->role_name[0] ? id->role_name : id->common_name);
+		if (p->record)
+			strip_records(c->record);
+	}
+	c->requester = p->requester;
+	c->request_id = (ProtobufCBinaryData){ request_id.len, (uint8_t *)request_id.data };
+}
+
 void api_propose(struct api *a, struct rpc_call *call, Kds__V1__Command *c)
 {
-	const struct identity *id = rpc_call_identity(call);
-	struct slice request_id = rpc_call_request_id(call);
-	c->requester = id->role_name[0] ? id->role_name : id->common_name;
-	c->request_id = (ProtobufCBinaryData){ request_id.len, (uint8_t *)request_id.data };
 	struct status st;
 	const char *field = "";
 	struct proposed *p = rpc_call_alloc(call, sizeof *p);
 	if (!p) {
 		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s: the request is too large", rpc_call_method(call));
-	} else if (state_validate(c, &st, &field) != STATUS_OK) {
-		rpc_call_fail_field(call, field, "%s", st.message);
-	} else {
-		*p = (struct proposed){ .api = a, .call = call };
-		engine_propose(a->engine, c, proposed, p);
+		return;
 	}
+	*p = (struct proposed){ .api = a, .call = call };
+	stamp(a, p, c);
+	if (state_validate(c, &st, &field) != STATUS_OK)
+		rpc_call_fail_field(call, field, "%s", st.message);
+	else
+		engine_propose(a->engine, c, proposed, p);
 }
 
 /* Reads */

@@ -4,8 +4,11 @@
 
 #include "common/base/settings.h"
 #include "common/x509/cert.h"
+#include "common/x509/name.h"
 
 #define PREFIXES_MAX 64
+#define DNS_NAME_MAX 253
+#define ADDRESS_BYTES_MAX 16
 
 static struct api *api_of(Kds__V1__Config_Service *service)
 {
@@ -59,12 +62,33 @@ static enum status_code check_authority(const Kds__V1__CertificateAuthority *a, 
 	return rc;
 }
 
+/*
+ * So that no certificate of the node is larger than a daemon takes. Of both that it gets: one names the node and its
+ * addresses, the other the node, the key distribution service (whatever its name, one of DNS) and the groups.
+ */
+static enum status_code check_names(const Kds__V1__Node *n, struct status *st)
+{
+	size_t sum = strlen(n->name) + DNS_NAME_MAX + 2 * X509_NAME_OVERHEAD;
+	sum += n->n_addresses * (ADDRESS_BYTES_MAX + X509_NAME_OVERHEAD);
+	for (size_t i = 0; i < n->n_groups; i++)
+		sum += strlen(n->groups[i]) + X509_NAME_OVERHEAD;
+	if (sum <= X509_NAMES_MAX)
+		return STATUS_OK;
+	return status_set(st, STATUS_INVALID_ARGUMENT,
+			  "the names of %.100s are too long for a certificate: its %zu addresses and %zu groups take %zu bytes (of"
+			  " each its own and %d more), and %d are allowed: give it fewer groups, or shorter ones",
+			  n->name, n->n_addresses, n->n_groups, sum, X509_NAME_OVERHEAD, X509_NAMES_MAX);
+}
+
 /* What only the leader checks, before it proposes; *ret_field: which is wrong. */
 static enum status_code check_object(const Kds__V1__Object *o, struct status *st, const char **ret_field)
 {
 	bool name_wrong = false;
 	enum status_code rc = STATUS_OK;
 	switch (o->value_case) {
+	case KDS__V1__OBJECT__VALUE_NODE:
+		*ret_field = "object.node.groups";
+		return check_names(o->node, st);
 	case KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY:
 		*ret_field = "object.certificate_authority.certificate";
 		return check_authority(o->certificate_authority, st);

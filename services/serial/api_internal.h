@@ -22,7 +22,10 @@ enum status_code api_add_config(struct api *a, struct rpc_server *server, struct
 enum status_code api_add_backup(struct api *a, struct rpc_server *server, struct status *st) MUST_CHECK;
 enum status_code api_add_replicas(struct api *a, struct rpc_server *server, struct status *st) MUST_CHECK;
 
-/* Proposes a command for the caller and answers with its result. `c` needs its operation alone, and is copied. */
+/*
+ * Proposes a command for the caller and answers with its result. `c` needs its operation alone, and is copied; but records
+ * (the call's own memory, until it is answered) lose what the replicas' level does not know (level.h).
+ */
 void api_propose(struct api *a, struct rpc_call *call, Kds__V1__Command *c);
 
 /* Answers with what `read` appends to `out`. It runs on the engine's thread; `in` lives until the answer. */

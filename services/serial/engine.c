@@ -194,6 +194,11 @@ void engine_propose(struct engine *e, Kds__V1__Command *command, engine_done_fn 
 	done(arg, &result);
 }
 
+unsigned engine_level(struct engine *e)
+{
+	return atomic_load(&e->level);
+}
+
 void engine_read(struct engine *e, bool linearizable, engine_read_fn read, void *arg)
 {
 	if (inbox_read(e->inbox, linearizable, read, arg))

@@ -112,6 +112,9 @@ bool engine_leader(struct engine *e, uint64_t *ret_id, char *rpc_address, size_t
 /* Is this the name of a replica that is a member, and is not to be removed? As this replica knows it. Any thread. */
 bool engine_has_member(struct engine *e, const char *name);
 
+/* Of commands that may be proposed (level.h); 0: not known yet. Any thread. */
+unsigned engine_level(struct engine *e);
+
 /* How many replicas vote now, whoever began the cluster; 0: that is not known yet. Any thread. */
 size_t engine_count_voters(struct engine *e);
 /* Is a majority of the voters there, so that there is a leader or soon will be? Any thread. */

@@ -17,6 +17,13 @@
 #include "common/base/status.h"
 
 #define LEVEL_FIRST 1
+/*
+ * Commands say who asks as identity_label() does ("ca/ca1"), and are refused when that service was removed; records say
+ * who asked the CA, with which certificate and under which request id, and answers say by code why one is refused; there
+ * are bounds on live certificates; what is below min_serial is closed; a CA comes with its record and goes retired.
+ */
+#define LEVEL_ASKED 2
+#define LEVEL_NEWEST LEVEL_ASKED
 
 /* The highest that this version applies. */
 unsigned level_known(void);

@@ -8,8 +8,6 @@
 
 #include "common/rpc/message.h"
 
-/* A command comes from one frame (1 MiB) that was checked; unpacked it stays far below. */
-#define COMMAND_MEMORY_MAX ((size_t)32 << 20)
 #define EXPIRE_PER_COMMAND 8
 
 const struct state_table state_tables[STATE_TABLES] = {
@@ -42,6 +40,16 @@ const struct state_table state_tables[STATE_TABLES] = {
 		 * and share pages, while subjects alone would spread them over the whole index. */
 		.indexes = { { "subject", "serial >> " SQL_NUMBER(ISSUED_BLOCK_BITS) ", subject" }, { "not_after", "not_after" } },
 	},
+	/* Who asked for it, of records that say so. request_hash: of requester and request id (state_asked.c); 0: no id. */
+	[STATE_TABLE_ASKED] = {
+		.name = "asked",
+		.columns = "serial INTEGER PRIMARY KEY, requester_serial INTEGER NOT NULL, requester_issuer BLOB NOT NULL,"
+			   " request_id BLOB NOT NULL, request_digest BLOB NOT NULL, request_hash INTEGER NOT NULL",
+		.key = "serial",
+		.level = LEVEL_ASKED,
+		.lasting = true,
+		.indexes = { { "request", "request_hash" } },
+	},
 	/* value: a packed Object; a deleted one stays, so that watchers learn of it */
 	[STATE_TABLE_OBJECTS] = {
 		.name = "objects",
@@ -72,14 +80,20 @@ static const char *const statements[SQL_COUNT] = {
 	[SQL_BLOCKS_ALL] = "SELECT holder, ranges FROM blocks",
 	[SQL_BLOCKS_PUT] = "INSERT OR REPLACE INTO blocks VALUES (?, ?)",
 	[SQL_BLOCKS_DELETE] = "DELETE FROM blocks WHERE holder = ?",
-	[SQL_ISSUED_FINGERPRINT] = "SELECT fingerprint FROM issued WHERE serial = ?",
+	[SQL_ISSUED_GET] = "SELECT " RECORD_COLUMNS " FROM " RECORD_TABLES " WHERE issued.serial = ?",
 	[SQL_ISSUED_INSERT] = "INSERT INTO issued VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[SQL_ISSUED_OLDEST] = "SELECT not_after, serial FROM issued ORDER BY not_after, serial LIMIT 1",
 	[SQL_ISSUED_DELETE] = "DELETE FROM issued WHERE serial = ?",
-	[SQL_ISSUED_LIST] = "SELECT * FROM issued WHERE serial > ? ORDER BY serial",
-	[SQL_ISSUED_LIST_SUBJECT] = "SELECT * FROM issued WHERE serial > ? AND subject = ?"
-				    " AND serial >> " SQL_NUMBER(ISSUED_BLOCK_BITS) " = ? ORDER BY serial",
+	[SQL_ISSUED_LIST] = "SELECT " RECORD_COLUMNS " FROM " RECORD_TABLES " WHERE issued.serial > ? ORDER BY issued.serial",
+	[SQL_ISSUED_LIST_SUBJECT] = "SELECT " RECORD_COLUMNS " FROM " RECORD_TABLES " WHERE issued.serial > ? AND subject = ?"
+				    " AND issued.serial >> " SQL_NUMBER(ISSUED_BLOCK_BITS) " = ? ORDER BY issued.serial",
 	[SQL_ISSUED_NEXT] = "SELECT serial FROM issued WHERE serial >= ? ORDER BY serial LIMIT 1",
+	[SQL_ISSUED_LIVE] = "SELECT serial, subject, not_after, profile FROM issued WHERE serial >= ? AND not_after >= ?"
+			    " AND profile <> 'ca' ORDER BY serial",
+	[SQL_ASKED_INSERT] = "INSERT INTO asked VALUES (?, ?, ?, ?, ?, ?)",
+	[SQL_ASKED_DELETE] = "DELETE FROM asked WHERE serial = ?",
+	[SQL_ASKED_FIND] = "SELECT serial, request_id, request_digest, (SELECT requester FROM issued WHERE serial = asked.serial)"
+			   " FROM asked WHERE request_hash = ? ORDER BY serial",
 	[SQL_OBJECT_GET] = "SELECT revision, deleted, value FROM objects WHERE key = ?",
 	[SQL_OBJECT_PUT] = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)",
 	[SQL_OBJECT_DROP] = "DELETE FROM objects WHERE revision = ?",
@@ -89,7 +103,7 @@ static const char *const statements[SQL_COUNT] = {
 	[SQL_HISTORY_PRUNE] = "DELETE FROM history WHERE revision IN"
 			      " (SELECT revision FROM history WHERE revision <= ? ORDER BY revision LIMIT ?)",
 	[SQL_HISTORY_LIST] = "SELECT * FROM history WHERE revision < ? ORDER BY revision DESC",
-	[SQL_SETTINGS_ALL] = "SELECT value FROM objects WHERE key > 'setting/' AND key < 'setting0' AND NOT deleted",
+	[SQL_OBJECTS_BETWEEN] = "SELECT value FROM objects WHERE key > ? AND key < ? AND NOT deleted",
 	[SQL_OBJECTS_LIST] = "SELECT key, value FROM objects WHERE key >= ? AND key > ? AND NOT deleted ORDER BY key",
 	[SQL_OBJECTS_SINCE] = "SELECT key, value, revision FROM objects WHERE revision > ? ORDER BY revision",
 	[SQL_REQUESTS_ALL] = "SELECT last, entries FROM requests ORDER BY last",
@@ -274,6 +288,8 @@ static enum status_code load_state(struct state *s, struct status *st)
 	if (rc == STATUS_OK)
 		rc = state_serial_load(s, st);
 	if (rc == STATUS_OK)
+		rc = state_records_load(s, st);
+	if (rc == STATUS_OK)
 		rc = state_objects_load(s, st);
 	if (rc == STATUS_OK)
 		rc = state_members_load(s, st);
@@ -283,6 +299,10 @@ static enum status_code load_state(struct state *s, struct status *st)
 static void unload_state(struct state *s)
 {
 	state_serial_unload(s);
+	live_free(s->live);
+	s->live = NULL;
+	state_removed_free(s->removed);
+	s->removed = NULL;
 	requests_free(s->requests);
 	s->requests = NULL;
 	digest_close(s);
@@ -365,11 +385,11 @@ static enum status_code apply_operation(struct state *s, const Kds__V1__Command 
 	case KDS__V1__COMMAND__OP_RECORD:
 		return state_record(s, c, arena, st, r);
 	case KDS__V1__COMMAND__OP_SET_MIN:
-		return state_set_min(s, c->set_min, st, r);
+		return state_set_min(s, c, st, r);
 	case KDS__V1__COMMAND__OP_PUT:
-		return state_put(s, c->put, st, r);
+		return state_put(s, c, st, r);
 	case KDS__V1__COMMAND__OP_DELETE:
-		return state_delete(s, c->delete_, st, r);
+		return state_delete(s, c, st, r);
 	case KDS__V1__COMMAND__OP_RAISE_LEVEL:
 		return raise_level(s, c->raise_level, st, r);
 	case KDS__V1__COMMAND__OP_ADD_REPLICA:
@@ -391,6 +411,9 @@ static enum status_code apply_command(struct state *s, const Kds__V1__Command *c
 	enum status_code rc = state_expire_records(s, EXPIRE_PER_COMMAND + records, st);
 	requests_expire(s);
 	bool seen = false;
+	/* It may have been removed while its command was on the way. */
+	if (rc == STATUS_OK && c->version >= LEVEL_ASKED && state_requester_is_removed(s, c->requester))
+		return state_refuse(r, STATUS_PERMISSION_DENIED, NULL, "%s was removed from the cluster", c->requester);
 	if (rc == STATUS_OK && c->request_id.len > 0)
 		rc = requests_find(s, c, st, r, &seen);
 	if (rc != STATUS_OK || seen)

@@ -5,17 +5,24 @@
  *
  * Invariants, checked here and nowhere else:
  *  - a serial is in at most one block, and blocks only ever go up;
- *  - a record is accepted once, from the CA that holds its block, at or above min_serial (the same record again is OK);
+ *  - a record is accepted once, from the CA that holds its block, at or above min_serial (the same record again is OK),
+ *    while who asked for it may still ask: a node of the configuration, with a certificate at or above min_serial, or a
+ *    service that was not removed;
+ *  - for one request id a requester has one record;
+ *  - nobody has more live certificates of a profile than limit.live-certificates;
  *  - min_serial never goes down;
  *  - each change of an object, of min_serial too, gets the next revision, and a line in the history.
  *
  * What was deleted leaves a trace for watchers: of the newest 10,000 deletions. The highest revision whose trace is
  * gone is known, so that a watcher from below it is told to read the state anew.
  *
- * A CA's block is open for records until the CA holds 64 newer ranges (neighbouring blocks are one range), or until a
- * record of it at or above the serial has expired: memory stays bounded, and a serial cannot come back after its record
- * is gone. min_serial can be raised to last_serial + 1 at most: higher would refuse certificates that are not issued
- * yet.
+ * A CA's block is open for records until the CA holds 64 newer ranges (neighbouring blocks are one range), until it is below
+ * min_serial, or until a record of it at or above the serial has expired: memory stays bounded, and a serial cannot come
+ * back after its record is gone. min_serial can be raised to last_serial + 1 at most, which closes every block: higher
+ * would refuse certificates that are not issued yet.
+ *
+ * Commands of a version before LEVEL_ASKED (level.h) do not say who asks and who asked as these invariants need it; what is
+ * new with that level holds for commands from it on.
  */
 #ifndef SERIAL_STATE_H
 #define SERIAL_STATE_H
@@ -93,6 +100,14 @@ enum status_code state_scan_digest(struct state *s, unsigned rows, struct status
 /* Could this command be well formed for anyone (names, sizes, kinds)? The api asks before it proposes, so that people
  * get an answer at once; state_apply() asks again. `field` as in state_result. */
 enum status_code state_validate(const Kds__V1__Command *command, struct status *st, const char **ret_field) MUST_CHECK;
+
+/*
+ * Answers to records, for people: results say by code why a record was refused, and what is stored says no more. Was any of
+ * the `n` of this RecordResponse? And the same answer with a text for each, appended to `out`; `ca`: who asked for `in`.
+ */
+bool state_any_refused(struct slice answer, size_t n) MUST_CHECK;
+enum status_code state_explain(struct state *s, const char *ca, const Kds__V1__RecordRequest *in, struct slice answer,
+			       struct status *st, struct buffer *out) MUST_CHECK;
 
 /* Whose sealed keys an answer may hold; others are left out. Bits. */
 enum state_sealed {

@@ -3,7 +3,10 @@
  *
  *   state.c           opens, applies, flushes
  *   state_validate.c  what a command must look like, whatever the state
- *   state_serial.c    blocks, records, min_serial
+ *   state_serial.c    blocks, min_serial
+ *   state_records.c   records of certificates
+ *   state_asked.c     who asked for them, and whether they may
+ *   state_live.c      how many of them are in use
  *   state_objects.c   configuration objects
  *   state_history.c   who changed them
  *   state_members.c   the replicas, as objects
@@ -22,6 +25,8 @@
 
 #define SERIAL_MAX ((uint64_t)INT64_MAX) /* SQLite's integers are signed */
 #define RECORD_CERTIFICATES_MAX 4096     /* of one command */
+/* A command comes from one frame (1 MiB) that was checked; unpacked it stays far below. */
+#define COMMAND_MEMORY_MAX ((size_t)32 << 20)
 /* Records are indexed by subject in blocks of 2^14 serials. */
 #define ISSUED_BLOCK_BITS 14
 #define SQL_TEXT(x) #x
@@ -36,6 +41,7 @@ enum state_table_number {
 	STATE_TABLE_NUMBERS,
 	STATE_TABLE_BLOCKS,
 	STATE_TABLE_ISSUED,
+	STATE_TABLE_ASKED,
 	STATE_TABLE_OBJECTS,
 	STATE_TABLE_HISTORY,
 	STATE_TABLE_REQUESTS,
@@ -49,6 +55,12 @@ struct state_table {
 	struct {
 		const char *name, *on; /* columns or expressions */
 	} indexes[STATE_INDEXES_MAX];
+	/*
+	 * The level (level.h) from which on it has rows; 0: it always had. Below, streams do not hold it, so that versions
+	 * which do not know it take them; it counts for nothing in the digest; and such a version leaves it alone, empty
+	 * as it is, in a database that it takes back.
+	 */
+	unsigned level;
 	bool without_rowid; /* only where there are few rows: the digest reads them all at once */
 	bool lasting; /* means something beyond this log: backups hold it */
 };
@@ -100,13 +112,17 @@ enum statement {
 	SQL_BLOCKS_ALL,
 	SQL_BLOCKS_PUT,
 	SQL_BLOCKS_DELETE,
-	SQL_ISSUED_FINGERPRINT,
+	SQL_ISSUED_GET,
 	SQL_ISSUED_INSERT,
 	SQL_ISSUED_OLDEST,
 	SQL_ISSUED_DELETE,
 	SQL_ISSUED_LIST,
 	SQL_ISSUED_LIST_SUBJECT,
 	SQL_ISSUED_NEXT,
+	SQL_ISSUED_LIVE,
+	SQL_ASKED_INSERT,
+	SQL_ASKED_DELETE,
+	SQL_ASKED_FIND,
 	SQL_OBJECT_GET,
 	SQL_OBJECT_PUT,
 	SQL_OBJECT_DROP,
@@ -114,7 +130,7 @@ enum statement {
 	SQL_HISTORY_PUT,
 	SQL_HISTORY_PRUNE,
 	SQL_HISTORY_LIST,
-	SQL_SETTINGS_ALL,
+	SQL_OBJECTS_BETWEEN,
 	SQL_OBJECTS_LIST,
 	SQL_OBJECTS_SINCE,
 	SQL_REQUESTS_ALL,
@@ -128,6 +144,8 @@ enum status_code state_make_tables(sqlite3 *db, struct status *st) MUST_CHECK;
 
 struct requests;
 struct digest;
+struct live;
+struct removed;
 
 struct state {
 	sqlite3 *db;
@@ -138,6 +156,8 @@ struct state {
 	unsigned n_holders;
 	struct requests *requests;
 	struct digest *digest;
+	struct live *live;
+	struct removed *removed;
 	/* The record that expires first; expiry_s is INT64_MAX when there is none. */
 	int64_t expiry_s;
 	uint64_t expiry_serial;
@@ -171,7 +191,9 @@ enum status_code state_answer(struct state_result *r, const ProtobufCMessage *an
 void state_numbers_status(const struct numbers *n, Kds__V1__SerialStatus *ret_status);
 
 /* state_validate.c */
-enum status_code state_validate_certificate(const Kds__V1__IssuedCertificate *c, struct status *st) MUST_CHECK;
+/* Of a command of this version. */
+enum status_code state_validate_certificate(const Kds__V1__IssuedCertificate *c, unsigned version,
+					    struct status *st) MUST_CHECK;
 /* Is this a key that Delete takes? */
 enum status_code state_validate_key(const char *key, struct status *st) MUST_CHECK;
 
@@ -179,25 +201,72 @@ enum status_code state_validate_key(const char *key, struct status *st) MUST_CHE
 enum status_code state_serial_load(struct state *s, struct status *st) MUST_CHECK;
 void state_serial_unload(struct state *s);
 enum status_code state_serial_flush(struct state *s, struct status *st) MUST_CHECK;
-/* Deletes records that expired longer ago than they are kept, at most `limit`, the first to expire first. */
-enum status_code state_expire_records(struct state *s, size_t limit, struct status *st) MUST_CHECK;
+/* Is it in an open block of this holder? */
+bool state_is_open(const struct state *s, const char *holder, uint64_t serial);
+/* Closes `serial` and what its holder has below it. */
+void state_close_serials(struct state *s, uint64_t serial);
 /* No serial that was handed out before can be recorded any more. */
 enum status_code state_close_blocks(struct state *s, struct status *st) MUST_CHECK;
 enum status_code state_allocate(struct state *s, const Kds__V1__Command *c, struct status *st,
 				struct state_result *r) MUST_CHECK;
+enum status_code state_set_min(struct state *s, const Kds__V1__Command *c, struct status *st,
+			       struct state_result *r) MUST_CHECK;
+
+/* state_records.c */
+enum status_code state_records_load(struct state *s, struct status *st) MUST_CHECK;
+/* Deletes records that expired longer ago than they are kept, at most `limit`, the first to expire first. */
+enum status_code state_expire_records(struct state *s, size_t limit, struct status *st) MUST_CHECK;
 enum status_code state_record(struct state *s, const Kds__V1__Command *c, struct arena *arena, struct status *st,
 			      struct state_result *r) MUST_CHECK;
-enum status_code state_set_min(struct state *s, const Kds__V1__SetMinRequest *in, struct status *st,
-			       struct state_result *r) MUST_CHECK;
+/* Is there a record of this certificate of a CA? `fingerprint`: 32 bytes. */
+enum status_code state_knows_authority(struct state *s, uint64_t serial, const uint8_t *fingerprint, struct status *st,
+				       bool *ret_known) MUST_CHECK;
+/* The columns of a record, which statements select in this order; and from such a row. Strings and bytes are borrowed until
+ * the statement's next step. INTERNAL: the row is damaged, or no memory. */
+#define RECORD_COLUMNS                                                                                                 \
+	"issued.serial, fingerprint, subject, issuer_key_id, not_before, not_after, profile, requester, recorded_ms,"  \
+	" coalesce(requester_serial, 0), coalesce(requester_issuer, x''), coalesce(request_id, x''),"                  \
+	" coalesce(request_digest, x'')"
+#define RECORD_TABLES "issued LEFT JOIN asked ON asked.serial = issued.serial"
+enum status_code state_record_read(sqlite3_stmt *sql, struct status *st,
+				   Kds__V1__IssuedCertificate *ret_certificate) MUST_CHECK;
+
+/* state_asked.c: a requester is a label (identity_label()), or the bare name of a service from before LEVEL_ASKED. */
+bool state_requester_is_node(const char *requester);
+/* Was this service removed from the cluster? False for nodes. */
+bool state_requester_is_removed(const struct state *s, const char *requester);
+/* A change of the object "service/...". INTERNAL: no memory. */
+enum status_code state_note_service(struct state *s, const char *key, const Kds__V1__Object *o,
+				    struct status *st) MUST_CHECK;
+void state_removed_free(struct removed *removed);
+/* May who asked for it still ask? Else the refusal. */
+enum status_code state_check_requester(struct state *s, const Kds__V1__IssuedCertificate *c, struct status *st,
+				       Kds__V1__RecordRefusal *ret_refusal) MUST_CHECK;
+/* The serial of the record that this requester has under this request id; 0: none. *ret_same: it asked for the same. */
+enum status_code state_find_asked(struct state *s, const Kds__V1__IssuedCertificate *c, struct status *st,
+				  uint64_t *ret_serial, bool *ret_same) MUST_CHECK;
+enum status_code state_put_asked(struct state *s, const Kds__V1__IssuedCertificate *c, struct status *st) MUST_CHECK;
+enum status_code state_drop_asked(struct state *s, uint64_t serial, struct status *st) MUST_CHECK;
+
+/* state_live.c. A certificate is live from its record until it has expired or is below min_serial. Those of CAs are not
+ * counted. */
+enum status_code live_load(struct state *s, struct status *st) MUST_CHECK;
+void live_free(struct live *l);
+/* There is one more record. INTERNAL: no memory. */
+enum status_code live_add(struct state *s, const Kds__V1__IssuedCertificate *c, struct status *st) MUST_CHECK;
+/* Has the subject of this certificate `limit` live ones of its profile, or more? */
+bool live_reached(struct state *s, const Kds__V1__IssuedCertificate *c, uint64_t limit);
 
 /* state_objects.c */
 enum status_code state_objects_load(struct state *s, struct status *st) MUST_CHECK;
 enum status_code state_genesis(struct state *s, const Kds__V1__Genesis *in, struct status *st,
 			       struct state_result *r) MUST_CHECK;
-enum status_code state_put(struct state *s, const Kds__V1__PutRequest *in, struct status *st,
+enum status_code state_put(struct state *s, const Kds__V1__Command *c, struct status *st,
 			   struct state_result *r) MUST_CHECK;
-enum status_code state_delete(struct state *s, const Kds__V1__DeleteRequest *in, struct status *st,
+enum status_code state_delete(struct state *s, const Kds__V1__Command *c, struct status *st,
 			      struct state_result *r) MUST_CHECK;
+/* Is there an object under the key? */
+enum status_code state_exists(struct state *s, const char *key, struct status *st, bool *ret_exists) MUST_CHECK;
 /* state_history.c: one change, of the object as it was written; previous: its revision before, 0: it was not there. */
 enum status_code state_remember(struct state *s, const Kds__V1__Object *o, uint64_t previous,
 				struct status *st) MUST_CHECK;

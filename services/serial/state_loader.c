@@ -16,6 +16,7 @@ struct state_loader {
 	uint64_t rows;
 	struct rows_parser parser;
 	size_t table;         /* the next of state_tables to come */
+	unsigned found;       /* bits: those that came */
 	sqlite3_stmt *insert; /* into the one before it; NULL: none yet */
 	int columns;
 };
@@ -123,6 +124,9 @@ static enum status_code begin_table(struct state_loader *l, const struct row_val
 				    const struct row_value *columns, struct status *st)
 {
 	const struct state_table *t = next_table(l);
+	/* One of a higher level than the state's; state_loader_end() looks whether it is. */
+	for (; t && t->level > 0 && !row_is_text(name, t->name); t = next_table(l))
+		l->table = (size_t)(t - state_tables) + 1;
 	if (!t || !row_is_text(name, t->name))
 		return status_set(st, STATUS_FAILED_PRECONDITION,
 				  "it holds the table '%.*s', where this version expects %s%s; use the version that wrote it",
@@ -141,6 +145,7 @@ static enum status_code begin_table(struct state_loader *l, const struct row_val
 	l->insert = NULL;
 	if (sqlite3_prepare_v2(l->db, sql, -1, &l->insert, NULL) != SQLITE_OK)
 		return failed(l, st, "load the state");
+	l->found |= 1u << (t - state_tables);
 	l->table = (size_t)(t - state_tables) + 1;
 	return STATUS_OK;
 }
@@ -181,12 +186,39 @@ enum status_code state_loader_feed(struct state_loader *l, struct slice piece, s
 	return rows_feed(&l->parser, piece, load_record, l, st);
 }
 
+/* What was loaded is of this level; UINT64_MAX: it has no numbers. */
+static enum status_code read_level(struct state_loader *l, struct status *st, uint64_t *ret_level)
+{
+	char query[128], numbers[TABLE_NAME_MAX];
+	sqlite3_stmt *sql = NULL;
+	table_name(l, &state_tables[STATE_TABLE_NUMBERS], numbers);
+	snprintf(query, sizeof query, "SELECT level FROM %s", numbers);
+	if (sqlite3_prepare_v2(l->db, query, -1, &sql, NULL) != SQLITE_OK)
+		return failed(l, st, "look at the state's numbers");
+	*ret_level = sqlite3_step(sql) == SQLITE_ROW ? (uint64_t)sqlite3_column_int64(sql, 0) : UINT64_MAX;
+	sqlite3_finalize(sql);
+	return STATUS_OK;
+}
+
+static enum status_code check_tables(struct state_loader *l, struct status *st)
+{
+	uint64_t level = 0;
+	enum status_code rc = read_level(l, st, &level);
+	for (size_t i = 0; rc == STATUS_OK && i < STATE_TABLES; i++) {
+		const struct state_table *t = &state_tables[i];
+		bool expected = t->level <= level && (l->scope == STATE_READER_ALL || t->lasting);
+		if (expected != (l->found >> i & 1))
+			rc = status_set(st, STATUS_DATA_LOSS, "the table %s %s", t->name,
+					expected ? "is missing" : "is of another version than the rest");
+	}
+	return rc;
+}
+
 enum status_code state_loader_end(struct state_loader *l, struct status *st)
 {
 	enum status_code rc = rows_end(&l->parser, st);
-	const struct state_table *missing = next_table(l);
-	if (rc == STATUS_OK && missing)
-		rc = status_set(st, STATUS_DATA_LOSS, "the table %s is missing", missing->name);
+	if (rc == STATUS_OK)
+		rc = check_tables(l, st);
 	/* The digest is that of all tables. Where some were left out state_open() makes a new one. */
 	if (rc == STATUS_OK && l->scope != STATE_READER_ALL &&
 	    sqlite3_exec(l->db, "UPDATE numbers SET digest = x''", NULL, NULL, NULL) != SQLITE_OK)

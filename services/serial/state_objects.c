@@ -7,9 +7,12 @@
 
 #include "common/rpc/message.h"
 
+#include <gnutls/crypto.h>
+
 /* masterkey.publish-ahead is an hour at most; clocks that are kept at all differ by less than another. */
 #define MASTER_KEY_AHEAD_MS ((uint64_t)2 * 3600 * 1000)
 #define SETTING_PREFIX "setting/"
+#define CA_PREFIX "ca/"
 /* So many deletions are remembered. A watcher that has missed more reads the state anew. */
 #define TOMBSTONES_MAX 10000
 
@@ -73,6 +76,34 @@ static enum status_code find(struct state *s, const char *key, struct status *st
 	return rv == SQLITE_ROW || rv == SQLITE_DONE ? STATUS_OK : state_sql_failed(s, st, "look for an object");
 }
 
+enum status_code state_exists(struct state *s, const char *key, struct status *st, bool *ret_exists)
+{
+	struct found found;
+	enum status_code rc = find(s, key, st, &found);
+	*ret_exists = rc == STATUS_OK && found.revision > 0;
+	return rc;
+}
+
+/* What there is under a key; *ret_object NULL: nothing. The caller frees. */
+static enum status_code read_object(struct state *s, const char *key, struct status *st, Kds__V1__Object **ret_object)
+{
+	sqlite3_stmt *sql = s->sql[SQL_OBJECT_GET];
+	state_bind_text(sql, 1, key);
+	enum status_code rc = STATUS_OK;
+	int rv = sqlite3_step(sql);
+	*ret_object = NULL;
+	if (rv == SQLITE_ROW && sqlite3_column_int(sql, 1) == 0) {
+		struct slice value = state_column(sql, 2);
+		*ret_object = kds__v1__object__unpack(NULL, value.len, value.data);
+		if (!*ret_object)
+			rc = status_set(st, STATUS_INTERNAL, "state: the object %s is damaged, or out of memory", key);
+	} else if (rv != SQLITE_ROW && rv != SQLITE_DONE) {
+		rc = state_sql_failed(s, st, "read an object");
+	}
+	sqlite3_reset(sql);
+	return rc;
+}
+
 /* Forgets the oldest deletion. */
 static enum status_code drop_tombstone(struct state *s, struct status *st)
 {
@@ -129,6 +160,13 @@ static void note_setting(struct state *s, const char *key, const Kds__V1__Object
 				    o->deleted ? NULL : o->setting->value, &ignored);
 }
 
+/* What of an object is kept in memory. */
+static enum status_code note_object(struct state *s, const char *key, const Kds__V1__Object *o, struct status *st)
+{
+	note_setting(s, key, o);
+	return state_note_service(s, key, o, st);
+}
+
 /* Compare and set: false, with the refusal in the result, when the object is not at the revision that was read. */
 static bool revision_matches(const char *key, uint64_t revision, uint64_t expected, struct state_result *r)
 {
@@ -145,8 +183,77 @@ static bool revision_matches(const char *key, uint64_t revision, uint64_t expect
 	return false;
 }
 
-enum status_code state_put(struct state *s, const Kds__V1__PutRequest *in, struct status *st, struct state_result *r)
+/*
+ * The serial number of a certificate in DER (RFC 5280 §4.1): behind SEQUENCE, SEQUENCE and [0] version an INTEGER. 0: it is
+ * none of ours. Not read with a library, so that replicas with different ones agree.
+ */
+static uint64_t certificate_serial(ProtobufCBinaryData der)
 {
+	static const uint8_t tags[] = { 0x30, 0x30, 0xa0, 0x02 };
+	size_t at = 0, len = 0;
+	for (size_t i = 0; i < sizeof tags; i++) {
+		if (der.len - at < 2 || der.data[at] != tags[i])
+			return 0;
+		size_t first = der.data[at + 1], bytes = first > 0x80 ? first - 0x80 : 0;
+		at += 2;
+		if (first == 0x80 || bytes > 2 || der.len - at < bytes)
+			return 0;
+		len = bytes > 0 ? (size_t)state_get_be(der.data + at, (int)bytes) : first;
+		at += bytes;
+		if (len > der.len - at)
+			return 0;
+		if (tags[i] == 0xa0)
+			at += len;
+	}
+	return len <= 8 ? state_get_be(der.data + at, (int)len) : 0;
+}
+
+/* A CA comes with a certificate that has its own record, and keeps it: another key under its name would be another CA. */
+static enum status_code check_authority(struct state *s, const char *key, const Kds__V1__CertificateAuthority *a,
+					struct status *st, struct state_result *r)
+{
+	Kds__V1__Object *o;
+	uint8_t fingerprint[32];
+	bool known = false;
+	enum status_code rc = read_object(s, key, st, &o);
+	if (rc != STATUS_OK)
+		return rc;
+	if (o && o->value_case == KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY) {
+		ProtobufCBinaryData was = o->certificate_authority->certificate, is = a->certificate;
+		known = was.len == is.len && memcmp(was.data, is.data, is.len) == 0;
+	} else if (gnutls_hash_fast(GNUTLS_DIG_SHA256, a->certificate.data, a->certificate.len, fingerprint) == 0) {
+		rc = state_knows_authority(s, certificate_serial(a->certificate), fingerprint, st, &known);
+	} else {
+		rc = status_set(st, STATUS_INTERNAL, "state: hash the certificate of %s", key);
+	}
+	if (rc == STATUS_OK && !known)
+		state_refuse(r, STATUS_FAILED_PRECONDITION, NULL,
+			     o ? "%s keeps the certificate that it has: make another CA under another name"
+			       : "%s: its certificate has no record: a CA records it before it enters it",
+			     key);
+	kds__v1__object__free_unpacked(o, NULL);
+	return rc;
+}
+
+/* Whose certificates are in use must not go by accident. */
+static enum status_code check_delete(struct state *s, const char *key, struct status *st, struct state_result *r)
+{
+	Kds__V1__Object *o;
+	enum status_code rc = read_object(s, key, st, &o);
+	if (rc == STATUS_OK && o && o->value_case == KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY &&
+	    !o->certificate_authority->retired)
+		state_refuse(r, STATUS_FAILED_PRECONDITION, NULL,
+			     "%s signs, and without it no certificate of its nodes is valid: retire it first, and delete it when what"
+			     " it signed has expired",
+			     key);
+	if (rc == STATUS_OK)
+		kds__v1__object__free_unpacked(o, NULL);
+	return rc;
+}
+
+enum status_code state_put(struct state *s, const Kds__V1__Command *c, struct status *st, struct state_result *r)
+{
+	const Kds__V1__PutRequest *in = c->put;
 	Kds__V1__Object o = *in->object;
 	o.read_from = NULL; /* of answers alone */
 	char key[OBJECT_KEY_MAX];
@@ -169,13 +276,17 @@ enum status_code state_put(struct state *s, const Kds__V1__PutRequest *in, struc
 		return rc;
 	if (in->check_revision && !revision_matches(key, found.revision, in->expected_revision, r))
 		return STATUS_OK;
-	note_setting(s, key, &o);
-	return write_and_answer(s, key, &found, &o, st, r);
+	if (c->version >= LEVEL_ASKED && o.value_case == KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY)
+		rc = check_authority(s, key, o.certificate_authority, st, r);
+	if (rc != STATUS_OK || r->status.code != STATUS_OK)
+		return rc;
+	rc = note_object(s, key, &o, st);
+	return rc == STATUS_OK ? write_and_answer(s, key, &found, &o, st, r) : rc;
 }
 
-enum status_code state_delete(struct state *s, const Kds__V1__DeleteRequest *in, struct status *st,
-			      struct state_result *r)
+enum status_code state_delete(struct state *s, const Kds__V1__Command *c, struct status *st, struct state_result *r)
 {
+	const Kds__V1__DeleteRequest *in = c->delete_;
 	struct found found;
 	enum status_code rc = find(s, in->key, st, &found);
 	if (rc != STATUS_OK)
@@ -190,11 +301,15 @@ enum status_code state_delete(struct state *s, const Kds__V1__DeleteRequest *in,
 				    "%s is to go at %" PRIu64 ", which is %" PRIu64 " s ahead of the replicas' time: correct"
 				    " the clock of the host that asks, or the replicas'",
 				    in->key, in->not_before_ms, (in->not_before_ms - s->numbers.time_ms) / 1000);
+	if (c->version >= LEVEL_ASKED && strncmp(in->key, CA_PREFIX, strlen(CA_PREFIX)) == 0)
+		rc = check_delete(s, in->key, st, r);
+	if (rc != STATUS_OK || r->status.code != STATUS_OK)
+		return rc;
 	/* The value goes; what is left tells watchers that it went. */
 	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
 	o.deleted = true;
-	note_setting(s, in->key, &o);
-	return write_and_answer(s, in->key, &found, &o, st, r);
+	rc = note_object(s, in->key, &o, st);
+	return rc == STATUS_OK ? write_and_answer(s, in->key, &found, &o, st, r) : rc;
 }
 
 enum status_code state_write_object(struct state *s, const char *key, Kds__V1__Object *o, struct status *st)
@@ -259,19 +374,26 @@ enum status_code state_genesis(struct state *s, const Kds__V1__Genesis *in, stru
 	return rc == STATUS_OK ? state_write_min(s, st) : rc;
 }
 
-static enum status_code load_settings(struct state *s, struct status *st)
+/* What is kept in memory of the objects between two keys. */
+static enum status_code load_objects(struct state *s, const char *from, const char *to, struct status *st)
 {
-	sqlite3_stmt *sql = s->sql[SQL_SETTINGS_ALL];
-	int rv;
-	while ((rv = sqlite3_step(sql)) == SQLITE_ROW) {
+	sqlite3_stmt *sql = s->sql[SQL_OBJECTS_BETWEEN];
+	enum status_code rc = STATUS_OK;
+	int rv = SQLITE_DONE;
+	state_bind_text(sql, 1, from);
+	state_bind_text(sql, 2, to);
+	while (rc == STATUS_OK && (rv = sqlite3_step(sql)) == SQLITE_ROW) {
 		struct slice value = state_column(sql, 0);
 		Kds__V1__Object *o = kds__v1__object__unpack(NULL, value.len, value.data);
-		if (o && o->value_case == KDS__V1__OBJECT__VALUE_SETTING)
-			note_setting(s, o->key, o);
+		if (o && (o->value_case == KDS__V1__OBJECT__VALUE_SETTING ||
+			  o->value_case == KDS__V1__OBJECT__VALUE_SERVICE))
+			rc = note_object(s, o->key, o, st);
 		kds__v1__object__free_unpacked(o, NULL);
 	}
+	if (rc == STATUS_OK && rv != SQLITE_DONE)
+		rc = state_sql_failed(s, st, "read the objects");
 	sqlite3_reset(sql);
-	return rv == SQLITE_DONE ? STATUS_OK : state_sql_failed(s, st, "read the settings");
+	return rc;
 }
 
 static enum status_code load_names(struct state *s, struct status *st)
@@ -301,5 +423,7 @@ static enum status_code load_names(struct state *s, struct status *st)
 enum status_code state_objects_load(struct state *s, struct status *st)
 {
 	enum status_code rc = load_names(s, st);
-	return rc == STATUS_OK ? load_settings(s, st) : rc;
+	if (rc == STATUS_OK)
+		rc = load_objects(s, SETTING_PREFIX, "setting0", st);
+	return rc == STATUS_OK ? load_objects(s, "service/", "service0", st) : rc;
 }

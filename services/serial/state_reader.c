@@ -230,7 +230,7 @@ static enum status_code pack_next(struct state_reader *r, bool *ret_end, struct 
 	}
 	while (r->table < STATE_TABLES) {
 		const struct state_table *t = &state_tables[r->table++];
-		if (r->scope == STATE_READER_ALL || t->lasting)
+		if (t->level <= r->numbers.level && (r->scope == STATE_READER_ALL || t->lasting))
 			return begin_table(r, t->name, st);
 	}
 	*ret_end = true;

@@ -229,21 +229,11 @@ enum status_code state_changes(struct state *s, const Kds__V1__WatchRequest *in,
 static enum status_code append_certificate(sqlite3_stmt *sql, struct buffer *scratch, struct status *st,
 					   struct buffer *out)
 {
-	Kds__V1__IssuedCertificate c = KDS__V1__ISSUED_CERTIFICATE__INIT;
-	struct slice fingerprint = state_column(sql, 1), issuer = state_column(sql, 3);
-	c.serial = (uint64_t)sqlite3_column_int64(sql, 0);
-	c.fingerprint = (ProtobufCBinaryData){ fingerprint.len, (uint8_t *)fingerprint.data };
-	c.subject = (char *)sqlite3_column_text(sql, 2);
-	c.issuer_key_id = (ProtobufCBinaryData){ issuer.len, (uint8_t *)issuer.data };
-	c.not_before = sqlite3_column_int64(sql, 4);
-	c.not_after = sqlite3_column_int64(sql, 5);
-	c.profile = (char *)sqlite3_column_text(sql, 6);
-	c.requester = (char *)sqlite3_column_text(sql, 7);
-	c.recorded_ms = (uint64_t)sqlite3_column_int64(sql, 8);
-	if (!c.subject || !c.profile || !c.requester)
-		return status_set(st, STATUS_INTERNAL, "state: a record is damaged, or out of memory");
+	Kds__V1__IssuedCertificate c;
+	enum status_code rc = state_record_read(sql, st, &c);
 	scratch->len = 0;
-	enum status_code rc = message_pack(&c.base, scratch, st);
+	if (rc == STATUS_OK)
+		rc = message_pack(&c.base, scratch, st);
 	if (rc != STATUS_OK)
 		return rc;
 	return state_append_element((struct slice){ scratch->data, scratch->len }, st, out);

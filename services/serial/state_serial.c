@@ -119,8 +119,17 @@ static void add_block(struct holder *h, uint64_t first, uint64_t last)
 	h->blocks[h->n_blocks++] = (struct block){ first, last };
 }
 
-/* Closes `serial` and what its holder has below it. */
-static void close_serials(struct state *s, uint64_t serial)
+bool state_is_open(const struct state *s, const char *holder, uint64_t serial)
+{
+	for (unsigned i = 0; i < s->n_holders; i++) {
+		const struct holder *h = s->holders[i];
+		if (strcmp(h->name, holder) == 0)
+			return find_block(h, serial) < h->n_blocks;
+	}
+	return false;
+}
+
+void state_close_serials(struct state *s, uint64_t serial)
 {
 	for (unsigned i = 0; i < s->n_holders; i++) {
 		struct holder *h = s->holders[i];
@@ -133,6 +142,24 @@ static void close_serials(struct state *s, uint64_t serial)
 		else
 			h->blocks[0].first = serial + 1;
 		return;
+	}
+}
+
+/* Closes what is below min_serial: a record of it is refused in any case, and holders get room. */
+static void close_below_min(struct state *s)
+{
+	uint64_t min = s->numbers.min_serial;
+	for (unsigned i = 0; i < s->n_holders; i++) {
+		struct holder *h = s->holders[i];
+		unsigned n = 0;
+		while (n < h->n_blocks && h->blocks[n].last < min)
+			n++;
+		if (n > 0)
+			drop_blocks(h, n);
+		if (h->n_blocks > 0 && h->blocks[0].first < min) {
+			h->blocks[0].first = min;
+			h->dirty = true;
+		}
 	}
 }
 
@@ -176,19 +203,6 @@ enum status_code state_serial_flush(struct state *s, struct status *st)
 	return rc;
 }
 
-static enum status_code load_expiry(struct state *s, struct status *st)
-{
-	sqlite3_stmt *sql = s->sql[SQL_ISSUED_OLDEST];
-	int rv = sqlite3_step(sql);
-	s->expiry_s = INT64_MAX;
-	if (rv == SQLITE_ROW) {
-		s->expiry_s = sqlite3_column_int64(sql, 0);
-		s->expiry_serial = (uint64_t)sqlite3_column_int64(sql, 1);
-	}
-	sqlite3_reset(sql);
-	return rv == SQLITE_ROW || rv == SQLITE_DONE ? STATUS_OK : state_sql_failed(s, st, "find the oldest record");
-}
-
 enum status_code state_serial_load(struct state *s, struct status *st)
 {
 	sqlite3_stmt *sql = s->sql[SQL_BLOCKS_ALL];
@@ -199,7 +213,7 @@ enum status_code state_serial_load(struct state *s, struct status *st)
 	if (rc == STATUS_OK && rv != SQLITE_DONE)
 		rc = state_sql_failed(s, st, "read the blocks");
 	sqlite3_reset(sql);
-	return rc == STATUS_OK ? load_expiry(s, st) : rc;
+	return rc;
 }
 
 void state_serial_unload(struct state *s)
@@ -207,29 +221,6 @@ void state_serial_unload(struct state *s)
 	for (unsigned i = 0; i < s->n_holders; i++)
 		free_holder(s->holders[i]);
 	s->n_holders = 0;
-}
-
-/* Records. */
-
-static int64_t now_s(const struct state *s)
-{
-	return (int64_t)(s->numbers.time_ms / 1000);
-}
-
-enum status_code state_expire_records(struct state *s, size_t limit, struct status *st)
-{
-	enum status_code rc = STATUS_OK;
-	int64_t retention_s = (int64_t)(state_setting(s, SETTING_RECORDS_RETENTION) / 1000);
-	/* notAfter itself is still valid: RFC 5280 §4.1.2.5. */
-	for (size_t n = 0; rc == STATUS_OK && n < limit && s->expiry_s < now_s(s) - retention_s; n++) {
-		state_bind_uint(s->sql[SQL_ISSUED_DELETE], 1, s->expiry_serial);
-		rc = state_run(s, SQL_ISSUED_DELETE, st, "delete an expired record");
-		s->numbers.issued--;
-		close_serials(s, s->expiry_serial);
-		if (rc == STATUS_OK)
-			rc = load_expiry(s, st);
-	}
-	return rc;
 }
 
 enum status_code state_allocate(struct state *s, const Kds__V1__Command *c, struct status *st, struct state_result *r)
@@ -248,111 +239,6 @@ enum status_code state_allocate(struct state *s, const Kds__V1__Command *c, stru
 	answer.last = s->numbers.last_serial + count;
 	add_block(h, answer.first, answer.last);
 	s->numbers.last_serial = answer.last;
-	return state_answer(r, &answer.base, st);
-}
-
-/* Is there a record of this serial: *ret_found; of this very certificate: *ret_same. */
-static enum status_code find_record(struct state *s, const Kds__V1__IssuedCertificate *c, struct status *st,
-				    bool *ret_found, bool *ret_same)
-{
-	sqlite3_stmt *sql = s->sql[SQL_ISSUED_FINGERPRINT];
-	state_bind_uint(sql, 1, c->serial);
-	int rv = sqlite3_step(sql);
-	*ret_found = rv == SQLITE_ROW;
-	*ret_same = false;
-	if (rv == SQLITE_ROW) {
-		struct slice known = state_column(sql, 0);
-		*ret_same = known.len == c->fingerprint.len && memcmp(known.data, c->fingerprint.data, known.len) == 0;
-	}
-	sqlite3_reset(sql);
-	return rv == SQLITE_ROW || rv == SQLITE_DONE ? STATUS_OK : state_sql_failed(s, st, "look for a record");
-}
-
-static enum status_code insert_record(struct state *s, const Kds__V1__IssuedCertificate *c, struct status *st)
-{
-	sqlite3_stmt *sql = s->sql[SQL_ISSUED_INSERT];
-	state_bind_uint(sql, 1, c->serial);
-	state_bind_blob(sql, 2, (struct slice){ c->fingerprint.data, c->fingerprint.len });
-	state_bind_text(sql, 3, c->subject);
-	state_bind_blob(sql, 4, (struct slice){ c->issuer_key_id.data, c->issuer_key_id.len });
-	sqlite3_bind_int64(sql, 5, c->not_before);
-	sqlite3_bind_int64(sql, 6, c->not_after);
-	state_bind_text(sql, 7, c->profile);
-	state_bind_text(sql, 8, c->requester);
-	state_bind_uint(sql, 9, s->numbers.time_ms);
-	enum status_code rc = state_run(s, SQL_ISSUED_INSERT, st, "write a record");
-	if (rc != STATUS_OK)
-		return rc;
-	s->numbers.issued++;
-	if (c->serial > s->numbers.highest_issued)
-		s->numbers.highest_issued = c->serial;
-	if (c->not_after < s->expiry_s || (c->not_after == s->expiry_s && c->serial < s->expiry_serial)) {
-		s->expiry_s = c->not_after;
-		s->expiry_serial = c->serial;
-	}
-	return STATUS_OK;
-}
-
-/* The verdict on one certificate goes into ret_verdict; the return is the replica's own trouble. */
-static enum status_code record_one(struct state *s, const char *ca, const Kds__V1__IssuedCertificate *c,
-				   struct status *st, struct status *ret_verdict)
-{
-	struct status *v = ret_verdict;
-	v->code = STATUS_OK;
-	v->message[0] = '\0';
-	if (state_validate_certificate(c, v) != STATUS_OK)
-		return STATUS_OK;
-	if (c->serial < s->numbers.min_serial) {
-		status_set(v, STATUS_FAILED_PRECONDITION,
-			   "serial %" PRIu64 " is refused: min_serial is %" PRIu64 "; take a serial from a new block",
-			   c->serial, s->numbers.min_serial);
-		return STATUS_OK;
-	}
-	bool found, same;
-	enum status_code rc = find_record(s, c, st, &found, &same);
-	if (rc != STATUS_OK || same)
-		return rc;
-	const struct holder *h = find_holder(s, ca);
-	if (found)
-		status_set(v, STATUS_ALREADY_EXISTS, "serial %" PRIu64 " belongs to another certificate", c->serial);
-	else if (!h || find_block(h, c->serial) == h->n_blocks)
-		status_set(v, STATUS_FAILED_PRECONDITION,
-			   "serial %" PRIu64 " is in no open block of %s: take a serial from a new block", c->serial,
-			   ca);
-	else if (c->not_after < now_s(s))
-		status_set(v, STATUS_FAILED_PRECONDITION, "the certificate with serial %" PRIu64 " has expired",
-			   c->serial);
-	else
-		rc = insert_record(s, c, st);
-	return rc;
-}
-
-enum status_code state_record(struct state *s, const Kds__V1__Command *c, struct arena *arena, struct status *st,
-			      struct state_result *r)
-{
-	size_t n = c->record->n_certificates;
-	Kds__V1__RecordResult *results = arena_alloc(arena, n * sizeof *results);
-	Kds__V1__RecordResult **list = arena_alloc(arena, n * sizeof *list);
-	if (!results || !list)
-		return status_set(st, STATUS_INTERNAL, "state: out of memory for the results of a record");
-	for (size_t i = 0; i < n; i++) {
-		struct status verdict;
-		enum status_code rc = record_one(s, c->requester, c->record->certificates[i], st, &verdict);
-		if (rc != STATUS_OK)
-			return rc;
-		kds__v1__record_result__init(&results[i]);
-		list[i] = &results[i];
-		if (verdict.code == STATUS_OK)
-			continue;
-		results[i].code = verdict.code;
-		results[i].message = arena_strdup(arena, verdict.message);
-		if (!results[i].message)
-			return status_set(st, STATUS_INTERNAL, "state: out of memory for the results of a record");
-	}
-	Kds__V1__RecordResponse answer = KDS__V1__RECORD_RESPONSE__INIT;
-	answer.n_results = n;
-	answer.results = list;
-	answer.revision = state_revision(s);
 	return state_answer(r, &answer.base, st);
 }
 
@@ -384,11 +270,10 @@ static enum status_code wanted_min(const struct state *s, const Kds__V1__SetMinR
 	return STATUS_OK;
 }
 
-enum status_code state_set_min(struct state *s, const Kds__V1__SetMinRequest *in, struct status *st,
-			       struct state_result *r)
+enum status_code state_set_min(struct state *s, const Kds__V1__Command *c, struct status *st, struct state_result *r)
 {
 	uint64_t min = 0;
-	if (wanted_min(s, in, r, &min) != STATUS_OK)
+	if (wanted_min(s, c->set_min, r, &min) != STATUS_OK)
 		return STATUS_OK;
 	if (min != s->numbers.min_serial) {
 		s->numbers.min_serial = min;
@@ -396,6 +281,8 @@ enum status_code state_set_min(struct state *s, const Kds__V1__SetMinRequest *in
 		if (rc != STATUS_OK)
 			return rc;
 	}
+	if (c->version >= LEVEL_ASKED)
+		close_below_min(s);
 	Kds__V1__SerialStatus answer;
 	state_serial_status(s, &answer);
 	return state_answer(r, &answer.base, st);

@@ -3,13 +3,15 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/net/identity.h"
 #include "common/x509/cert.h"
 #include "common/x509/name.h"
 #include "services/serial/level.h"
 #include "services/serial/membership.h"
 
 #define REQUEST_ID_MAX 32
-#define REQUESTER_MAX 253
+#define NAME_MAX_TEXT 253 /* a DNS name: subjects, addresses */
+#define REQUEST_DIGEST_BYTES 32
 #define CLUSTER_ID_MAX 64
 #define NAME_MAX_BYTES 64
 #define SEALED_MAX (16 << 10)
@@ -74,7 +76,34 @@ static enum status_code validate_genesis(const Kds__V1__Genesis *g, struct statu
 	return STATUS_OK;
 }
 
-enum status_code state_validate_certificate(const Kds__V1__IssuedCertificate *c, struct status *st)
+/* Of what all replicas of this level take. */
+static size_t requester_max(unsigned version)
+{
+	return version >= LEVEL_ASKED ? IDENTITY_LABEL_MAX - 1 : NAME_MAX_TEXT;
+}
+
+/* Nodes ask with a certificate, and for themselves alone. */
+static enum status_code validate_asked(const Kds__V1__IssuedCertificate *c, struct status *st)
+{
+	bool node = state_requester_is_node(c->requester);
+	if (node && (c->requester_serial == 0 || c->requester_serial > SERIAL_MAX))
+		return status_set(st, STATUS_INVALID_ARGUMENT, "requester_serial: of the certificate that the node asked with");
+	if (node && (c->requester_issuer.len == 0 || c->requester_issuer.len > KEY_ID_MAX))
+		return status_set(st, STATUS_INVALID_ARGUMENT, "requester_issuer: 1 to %d bytes", KEY_ID_MAX);
+	if (!node && (c->requester_serial != 0 || c->requester_issuer.len > 0))
+		return status_set(st, STATUS_INVALID_ARGUMENT, "requester_serial: of nodes alone");
+	if (node && (strcmp(c->profile, "ca") == 0 || strcmp(strchr(c->requester, '/') + 1, c->subject) != 0))
+		return status_set(st, STATUS_INVALID_ARGUMENT, "subject: %.100s asked, and a node gets certificates for itself",
+				  c->requester);
+	if (c->request_id.len > REQUEST_ID_MAX)
+		return status_set(st, STATUS_INVALID_ARGUMENT, "request_id: at most %d bytes", REQUEST_ID_MAX);
+	if (c->request_digest.len != (c->request_id.len > 0 ? REQUEST_DIGEST_BYTES : 0))
+		return status_set(st, STATUS_INVALID_ARGUMENT, "request_digest: %d bytes with a request id, none without",
+				  REQUEST_DIGEST_BYTES);
+	return STATUS_OK;
+}
+
+enum status_code state_validate_certificate(const Kds__V1__IssuedCertificate *c, unsigned version, struct status *st)
 {
 	bool ca = strcmp(c->profile, "ca") == 0;
 	int64_t seconds = 0;
@@ -83,21 +112,21 @@ enum status_code state_validate_certificate(const Kds__V1__IssuedCertificate *c,
 	if (c->fingerprint.len != FINGERPRINT_BYTES)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "fingerprint: the SHA-256 of the DER, %d bytes",
 				  FINGERPRINT_BYTES);
-	if (!plain_text(c->subject, REQUESTER_MAX))
+	if (!plain_text(c->subject, NAME_MAX_TEXT))
 		return status_set(st, STATUS_INVALID_ARGUMENT, "subject: the common name, 1 to %d characters",
-				  REQUESTER_MAX);
+				  NAME_MAX_TEXT);
 	if (c->issuer_key_id.len == 0 || c->issuer_key_id.len > KEY_ID_MAX)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "issuer_key_id: 1 to %d bytes", KEY_ID_MAX);
 	if (!ca && strcmp(c->profile, "node") != 0 && strcmp(c->profile, "kds-client") != 0)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "profile: 'node', 'kds-client' or 'ca'");
-	if (!plain_text(c->requester, REQUESTER_MAX))
-		return status_set(st, STATUS_INVALID_ARGUMENT, "requester: 1 to %d characters", REQUESTER_MAX);
+	if (!plain_text(c->requester, requester_max(version)))
+		return status_set(st, STATUS_INVALID_ARGUMENT, "requester: 1 to %zu characters", requester_max(version));
 	if (c->not_before < 0 || __builtin_sub_overflow(c->not_after, c->not_before, &seconds) || seconds <= 0)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "not_after: must be behind not_before");
 	if (!ca && seconds >= X509_LEAF_SECONDS_MAX)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "not_after: a certificate lives less than %d hours",
 				  X509_LEAF_SECONDS_MAX / 3600);
-	return STATUS_OK;
+	return version >= LEVEL_ASKED ? validate_asked(c, st) : STATUS_OK;
 }
 
 static enum status_code validate_set_min(const Kds__V1__SetMinRequest *in, struct status *st, const char **ret_field)
@@ -246,7 +275,7 @@ enum status_code state_validate_key(const char *key, struct status *st)
 static bool plain_address(const char *address, bool missing)
 {
 	return (missing && *address == '\0') ||
-	       (plain_text(address, REQUESTER_MAX) && strchr(address, ' ') == NULL && strrchr(address, ':') != NULL);
+	       (plain_text(address, NAME_MAX_TEXT) && strchr(address, ' ') == NULL && strrchr(address, ':') != NULL);
 }
 
 static enum status_code validate_add_replica(const Kds__V1__AddReplicaRequest *in, struct status *st,
@@ -280,7 +309,7 @@ static enum status_code validate_note_replicas(const Kds__V1__ReplicaList *in, s
 		return INVALID(st, ret_field, "replicas", "1 to %d replicas", MEMBERSHIP_MAX);
 	for (size_t i = 0; i < in->n_replicas; i++) {
 		const Kds__V1__Replica *r = in->replicas[i];
-		if (r->id == 0 || r->id > SERIAL_MAX || !plain_text(r->name, REQUESTER_MAX) ||
+		if (r->id == 0 || r->id > SERIAL_MAX || !plain_text(r->name, NAME_MAX_TEXT) ||
 		    !plain_address(r->address, true) || !plain_address(r->rpc_address, true))
 			return INVALID(st, ret_field, "replicas", "replica %zu has no id or name", i + 1);
 	}
@@ -330,8 +359,8 @@ enum status_code state_validate(const Kds__V1__Command *c, struct status *st, co
 	enum status_code rc;
 	if (c->request_id.len > REQUEST_ID_MAX)
 		rc = INVALID(st, &field, "request_id", "a request id has at most %d bytes", REQUEST_ID_MAX);
-	else if (c->op_case != KDS__V1__COMMAND__OP_GENESIS && !plain_text(c->requester, REQUESTER_MAX))
-		rc = INVALID(st, &field, "requester", "the caller's name has 1 to %d characters", REQUESTER_MAX);
+	else if (c->op_case != KDS__V1__COMMAND__OP_GENESIS && !plain_text(c->requester, requester_max(c->version)))
+		rc = INVALID(st, &field, "requester", "the caller's name has 1 to %zu characters", requester_max(c->version));
 	else
 		rc = validate_operation(c, st, &field);
 	if (rc != STATUS_OK)

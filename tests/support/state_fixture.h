@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <gnutls/crypto.h>
+
 #include "services/serial/level.h"
 #include "services/serial/state.h"
 
@@ -25,8 +27,13 @@ struct fixture {
 	struct state *state;
 	uint64_t index;
 	uint64_t time_ms;
+	unsigned version; /* of the commands */
 	struct state_result result;
 	struct status st;
+	/* Of the last record. */
+	Kds__V1__RecordRefusal refusal;
+	uint64_t known;
+	uint64_t authority; /* the serial of the CAs' certificate; 0: none was made */
 };
 
 static inline void sql(struct fixture *r, const char *text)
@@ -36,7 +43,7 @@ static inline void sql(struct fixture *r, const char *text)
 
 static inline void fixture_open(struct fixture *r)
 {
-	*r = (struct fixture){ .time_ms = NOW_MS };
+	*r = (struct fixture){ .time_ms = NOW_MS, .version = LEVEL_FIRST };
 	assert_int_equal(sqlite3_open(":memory:", &r->db), SQLITE_OK);
 	assert_int_equal(state_open(r->db, &r->st, &r->state), STATUS_OK);
 }
@@ -68,7 +75,7 @@ static inline enum status_code apply_raw(struct fixture *r, const Kds__V1__Comma
 /* Applies in a transaction of its own; the result's code. */
 static inline enum status_code apply(struct fixture *r, Kds__V1__Command *c)
 {
-	c->version = 1;
+	c->version = r->version;
 	c->time_ms = r->time_ms;
 	sql(r, "BEGIN");
 	assert_int_equal(apply_raw(r, c), STATUS_OK);
@@ -104,10 +111,29 @@ static inline enum status_code genesis_from(struct fixture *r, uint64_t first_se
 	return apply(r, &c);
 }
 
-static inline void fixture_begin(struct fixture *r)
+/* The level of the state, and of commands from now on. */
+static inline void fixture_raise(struct fixture *r, unsigned level)
+{
+	Kds__V1__RaiseLevel in = KDS__V1__RAISE_LEVEL__INIT;
+	in.level = level;
+	Kds__V1__Command c = command("kds-serial");
+	c.op_case = KDS__V1__COMMAND__OP_RAISE_LEVEL;
+	c.raise_level = &in;
+	assert_int_equal(apply(r, &c), STATUS_OK);
+	r->version = level;
+}
+
+static inline void fixture_begin_at(struct fixture *r, unsigned level)
 {
 	fixture_open(r);
 	assert_int_equal(genesis_from(r, 1), STATUS_OK);
+	if (level > LEVEL_FIRST)
+		fixture_raise(r, level);
+}
+
+static inline void fixture_begin(struct fixture *r)
+{
+	fixture_begin_at(r, LEVEL_NEWEST);
 }
 
 static inline enum status_code allocate_id(struct fixture *r, const char *ca, uint32_t count, const char *id,
@@ -172,11 +198,17 @@ static inline enum status_code record(struct fixture *r, const char *ca, struct 
 	c.op_case = KDS__V1__COMMAND__OP_RECORD;
 	c.record = &in;
 	assert_int_equal(apply(r, &c), STATUS_OK);
-	Kds__V1__RecordResponse *out =
-	    kds__v1__record_response__unpack(NULL, r->result.answer.len, r->result.answer.data);
+	struct slice answer = { r->result.answer.data, r->result.answer.len };
+	struct buffer explained = { 0 };
+	assert_int_equal(state_explain(r->state, ca, &in, answer, &r->st, &explained), STATUS_OK);
+	Kds__V1__RecordResponse *out = kds__v1__record_response__unpack(NULL, explained.len, explained.data);
+	buffer_free(&explained);
 	assert_non_null(out);
 	assert_int_equal(out->n_results, 1);
+	assert_int_equal(state_any_refused(answer, 1), out->results[0]->code != STATUS_OK);
 	enum status_code rc = out->results[0]->code;
+	r->refusal = out->results[0]->refusal;
+	r->known = out->results[0]->known ? out->results[0]->known->serial : 0;
 	status_set(&r->st, rc, "%s", out->results[0]->message);
 	kds__v1__record_response__free_unpacked(out, NULL);
 	return rc;
@@ -241,13 +273,41 @@ static inline enum status_code put_node(struct fixture *r, const char *name, cha
 	return put_checked(r, &o, false, 0);
 }
 
+/* What of a certificate the state machine reads, in DER: as far as its serial. */
+#define DER_SIZE 19
+static inline void make_der(uint64_t serial, uint8_t ret_der[DER_SIZE])
+{
+	static const uint8_t head[] = { 0x30, 17, 0x30, 15, 0xa0, 3, 2, 1, 2, 2, 8 };
+	memcpy(ret_der, head, sizeof head);
+	for (int i = 0; i < 8; i++)
+		ret_der[sizeof head + (size_t)i] = (uint8_t)(serial >> (56 - 8 * i));
+}
+
+/* A record of that certificate, as a CA makes it. */
+static inline enum status_code record_der(struct fixture *r, uint64_t serial, const char *profile)
+{
+	struct certificate c;
+	uint8_t der[DER_SIZE];
+	make_der(serial, der);
+	make_certificate(&c, serial, 0);
+	assert_int_equal(gnutls_hash_fast(GNUTLS_DIG_SHA256, der, sizeof der, c.fingerprint), 0);
+	c.message.profile = (char *)profile;
+	return record(r, "ca1", &c);
+}
+
 static inline enum status_code put_authority(struct fixture *r, const char *name, size_t sealed_len)
 {
+	uint8_t der[DER_SIZE];
+	if (r->authority == 0) {
+		r->authority = allocate(r, "ca1", 1);
+		assert_int_equal(record_der(r, r->authority, "ca"), STATUS_OK);
+	}
+	make_der(r->authority, der);
 	uint8_t *sealed = calloc(1, sealed_len + 1);
 	assert_non_null(sealed);
 	Kds__V1__CertificateAuthority a = KDS__V1__CERTIFICATE_AUTHORITY__INIT;
 	a.name = (char *)name;
-	a.certificate = (ProtobufCBinaryData){ 3, (uint8_t *)"der" };
+	a.certificate = (ProtobufCBinaryData){ sizeof der, der };
 	a.sealed_key = (ProtobufCBinaryData){ sealed_len, sealed };
 	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
 	o.value_case = KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY;

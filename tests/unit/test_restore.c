@@ -40,7 +40,7 @@ static struct store *open_store(const char *name)
 
 static void open_state(struct fixture *r, struct store *s)
 {
-	*r = (struct fixture){ .db = store_sqlite(s), .time_ms = NOW_MS };
+	*r = (struct fixture){ .db = store_sqlite(s), .time_ms = NOW_MS, .version = LEVEL_FIRST };
 	ok(state_open(r->db, &st, &r->state));
 	r->index = state_applied(r->state);
 }

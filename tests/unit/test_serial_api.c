@@ -13,8 +13,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <gnutls/crypto.h>
+
 #include "common/base/clock.h"
 #include "services/serial/api.h"
+#include "services/serial/level.h"
 #include "tests/support/pki.h"
 
 #define N 3
@@ -146,6 +149,19 @@ static void stop_replica(int i)
 	r->engine = NULL;
 }
 
+/* All replicas know the same version, so they soon agree on it. */
+static void wait_for_level(void)
+{
+	for (uint64_t end = clock_monotonic_ms() + PATIENCE_MS; clock_monotonic_ms() < end; pause_ms(20)) {
+		int there = 0;
+		for (int i = 0; i < N; i++)
+			there += engine_level(cluster.replicas[i].engine) == level_known();
+		if (there == N)
+			return;
+	}
+	fail_msg("the level of commands was not raised");
+}
+
 /* Waits until every replica knows the leader and where it serves. */
 static void find_leader(void)
 {
@@ -216,6 +232,7 @@ static int setup(void **arg)
 		start_replica(i);
 	make_channels();
 	find_leader();
+	wait_for_level();
 	return 0;
 }
 
@@ -582,6 +599,132 @@ static void test_serial_api_names_the_field(void **arg)
 	}
 }
 
+/* A certificate as a CA records it: of node1, for itself. */
+struct recorded {
+	Kds__V1__IssuedCertificate message;
+	uint8_t fingerprint[32];
+};
+
+static void make_record(struct recorded *r, uint64_t serial)
+{
+	static uint8_t key_id[] = { 1, 2, 3, 4 };
+	Kds__V1__IssuedCertificate *c = &r->message;
+	kds__v1__issued_certificate__init(c);
+	memset(r->fingerprint, (int)(serial % 251), sizeof r->fingerprint);
+	c->serial = serial;
+	c->fingerprint = (ProtobufCBinaryData){ sizeof r->fingerprint, r->fingerprint };
+	c->issuer_key_id = (ProtobufCBinaryData){ sizeof key_id, key_id };
+	c->subject = "node1.example.com";
+	c->profile = "node";
+	c->requester = "admin/admin";
+	c->not_before = time(NULL);
+	c->not_after = c->not_before + 3600;
+}
+
+/* Its result; the caller drops the response. */
+static Kds__V1__RecordResponse *record(enum caller caller, int replica, Kds__V1__IssuedCertificate *certificate)
+{
+	Kds__V1__RecordRequest in = KDS__V1__RECORD_REQUEST__INIT;
+	in.n_certificates = 1;
+	in.certificates = &certificate;
+	Kds__V1__RecordResponse *out = call(caller, replica, SERIAL_SERVICE, "Record", &in.base);
+	if (!out)
+		fail_msg("%s", st.message);
+	assert_int_equal(out->n_results, 1);
+	return out;
+}
+
+/* The record of the cluster CA's certificate, which has a serial of the first block. */
+static void record_authority(void)
+{
+	uint8_t serial[32];
+	size_t len = sizeof serial;
+	struct slice der = pki_ca_der(cluster.pki, PKI_CLUSTER_CA);
+	struct recorded r;
+	drop(allocate(CA, cluster.leader, 1, NULL));
+	assert_int_equal(gnutls_x509_crt_get_serial(pki_ca_crt(cluster.pki, PKI_CLUSTER_CA), serial, &len), 0);
+	assert_true(len == 1 && serial[0] > 0);
+	make_record(&r, serial[0]);
+	assert_int_equal(gnutls_hash_fast(GNUTLS_DIG_SHA256, der.data, der.len, r.fingerprint), 0);
+	r.message.profile = "ca";
+	r.message.requester = "ca/ca1";
+	Kds__V1__RecordResponse *out = record(CA, cluster.leader, &r.message);
+	if (out->results[0]->code != STATUS_OK)
+		fail_msg("%s", out->results[0]->message);
+	drop(out);
+}
+
+/* Why a record is refused is said by code, and to people; through whichever replica it comes. */
+static void test_serial_api_refused_records_say_why(void **arg)
+{
+	(void)arg;
+	for (int i = 0; i < N; i++) {
+		Kds__V1__AllocateResponse *block = allocate(CA, i, 2, NULL);
+		assert_non_null(block);
+		struct recorded r;
+		make_record(&r, block->first);
+		Kds__V1__RecordResponse *out = record(CA, i, &r.message);
+		assert_int_equal(out->results[0]->code, STATUS_OK);
+		assert_string_equal(out->results[0]->message, "");
+		drop(out);
+		r.fingerprint[0] ^= 1;
+		out = record(CA, i, &r.message);
+		assert_int_equal(out->results[0]->code, STATUS_ALREADY_EXISTS);
+		assert_int_equal(out->results[0]->refusal, KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_TAKEN);
+		assert_non_null(strstr(out->results[0]->message, "belongs to another"));
+		drop(out);
+		/* A node that nobody entered. */
+		make_record(&r, block->last);
+		r.message.requester = "node/node1.example.com";
+		r.message.requester_serial = block->first;
+		r.message.requester_issuer = r.message.issuer_key_id;
+		out = record(CA, i, &r.message);
+		assert_int_equal(out->results[0]->code, STATUS_PERMISSION_DENIED);
+		assert_int_equal(out->results[0]->refusal, KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REQUESTER_UNKNOWN);
+		assert_non_null(strstr(out->results[0]->message, "node/node1.example.com is not in the cluster"));
+		drop(out);
+		drop(block);
+	}
+}
+
+/* Who wrote it is said with the role: a node can have the same name. */
+static void test_serial_api_history_says_in_which_role(void **arg)
+{
+	(void)arg;
+	Kds__V1__Object *o = put_setting(ADMIN, cluster.follower, "site.role", "x");
+	drop(o);
+	Kds__V1__HistoryRequest in = KDS__V1__HISTORY_REQUEST__INIT;
+	in.key = "setting/site.role";
+	Kds__V1__HistoryResponse *h = call(ADMIN, cluster.leader, CONFIG_SERVICE, "History", &in.base);
+	assert_non_null(h);
+	assert_int_equal(h->n_entries, 1);
+	assert_memory_equal(h->entries[0]->requester, "admin/", 6);
+	drop(h);
+}
+
+static void test_serial_api_a_nodes_names_fit_a_certificate(void **arg)
+{
+	(void)arg;
+	char groups[60][256], *list[60];
+	Kds__V1__Node node = KDS__V1__NODE__INIT;
+	node.name = "many.example.com";
+	node.groups = list;
+	for (int i = 0; i < 60; i++) {
+		int len = snprintf(groups[i], sizeof groups[i], "urn:example:%d:", i);
+		memset(groups[i] + len, 'g', (size_t)(255 - len));
+		groups[i][255] = '\0';
+		list[i] = groups[i];
+	}
+	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
+	o.value_case = KDS__V1__OBJECT__VALUE_NODE;
+	o.node = &node;
+	node.n_groups = 60;
+	refused(put(ADMIN, cluster.follower, &o), STATUS_INVALID_ARGUMENT, "60 groups take 16065 bytes");
+	assert_non_null(strstr(st.message, "12288 are allowed"));
+	node.n_groups = 45;
+	drop(put(ADMIN, cluster.follower, &o));
+}
+
 static void test_serial_api_a_ca_certificate_must_be_one(void **arg)
 {
 	(void)arg;
@@ -597,7 +740,12 @@ static void test_serial_api_a_ca_certificate_must_be_one(void **arg)
 	refused(put(CA, cluster.follower, &o), STATUS_INVALID_ARGUMENT, "not a CA");
 	struct slice ca = pki_ca_der(cluster.pki, PKI_CLUSTER_CA);
 	a.certificate = (ProtobufCBinaryData){ ca.len, (uint8_t *)ca.data };
+	refused(put(CA, cluster.follower, &o), STATUS_FAILED_PRECONDITION, "no record");
+	record_authority();
 	drop(put(CA, cluster.follower, &o));
+	Kds__V1__DeleteRequest deletion = KDS__V1__DELETE_REQUEST__INIT;
+	deletion.key = "ca/default";
+	refused(call(CA, cluster.follower, CONFIG_SERVICE, "Delete", &deletion.base), STATUS_FAILED_PRECONDITION, "retire it");
 }
 
 /* What is sealed is seen by the kind of daemon that can open it. */
@@ -965,6 +1113,9 @@ int main(void)
 		cmocka_unit_test(test_serial_api_members_alone_pass_calls_on),
 		cmocka_unit_test(test_serial_api_one_largest_request),
 		cmocka_unit_test(test_serial_api_names_the_field),
+		cmocka_unit_test(test_serial_api_refused_records_say_why),
+		cmocka_unit_test(test_serial_api_history_says_in_which_role),
+		cmocka_unit_test(test_serial_api_a_nodes_names_fit_a_certificate),
 		cmocka_unit_test(test_serial_api_a_ca_certificate_must_be_one),
 		cmocka_unit_test(test_serial_api_sealed_keys_go_to_their_daemons_alone),
 		cmocka_unit_test(test_serial_api_watches_hear_on_every_replica),

@@ -100,7 +100,7 @@ static void test_state_history_has_no_secrets_and_nothing_large(void **arg)
 	assert_false(h->entries[0]->object->deleted);
 	assert_int_equal(h->entries[1]->object->master_key->published_ms, NOW_MS);
 	assert_int_equal(h->entries[1]->object->master_key->sealed_key.len, 0);
-	assert_int_equal(h->entries[2]->object->certificate_authority->certificate.len, 3);
+	assert_int_equal(h->entries[2]->object->certificate_authority->certificate.len, DER_SIZE);
 	assert_int_equal(h->entries[2]->object->certificate_authority->sealed_key.len, 0);
 	kds__v1__history_response__free_unpacked(h, NULL);
 	/* The objects themselves kept theirs. */

@@ -177,7 +177,7 @@ static void test_state_sealed_keys_are_shown_by_kind(void **arg)
 		assert_non_null(ca);
 		assert_non_null(key);
 		assert_int_equal(ca->certificate_authority->sealed_key.len, sealed & STATE_SEALED_CA ? 100 : 0);
-		assert_int_equal(ca->certificate_authority->certificate.len, 3);
+		assert_int_equal(ca->certificate_authority->certificate.len, DER_SIZE);
 		assert_int_equal(key->master_key->sealed_key.len, sealed & STATE_SEALED_MASTERKEY ? 4 : 0);
 		assert_int_equal(key->master_key->published_ms, 1234);
 		kds__v1__object__free_unpacked(ca, NULL);

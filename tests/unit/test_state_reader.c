@@ -25,7 +25,7 @@ static int tear_down(void **arg)
 /* A state in a file, as a replica has it, with something in every table. */
 static void make_state(struct fixture *r)
 {
-	*r = (struct fixture){ .time_ms = NOW_MS };
+	*r = (struct fixture){ .time_ms = NOW_MS, .version = LEVEL_FIRST };
 	assert_int_equal(sqlite3_open(path, &r->db), SQLITE_OK);
 	sql(r, "PRAGMA journal_mode = WAL");
 	assert_int_equal(state_open(r->db, &r->st, &r->state), STATUS_OK);
@@ -102,7 +102,7 @@ static void test_state_reader_and_loader_keep_everything(void **arg)
 	fixture_close(&r);
 
 	snprintf(path, sizeof path, "%s/copy.db", dir);
-	copy = (struct fixture){ .time_ms = NOW_MS };
+	copy = (struct fixture){ .time_ms = NOW_MS, .version = LEVEL_FIRST };
 	assert_int_equal(sqlite3_open(path, &copy.db), SQLITE_OK);
 	struct status st;
 	if (load(copy.db, STATE_READER_ALL, &stream, 33, &st) != STATUS_OK)

@@ -3,5 +3,5 @@
 
 unsigned level_known(void)
 {
-	return LEVEL_FIRST + 1;
+	return LEVEL_NEWEST + 1;
 }

@@ -34,6 +34,7 @@ struct backup_check {
 	struct buffer last_key; /* of `objects` */
 	uint64_t numbers_rows, last_serial, min_serial, highest_issued, issued, revision;
 	uint64_t records, highest_record;
+	uint64_t highest_asked;
 	uint64_t min_object; /* what the object serial/min says */
 	Kds__V1__Object *cluster;
 };
@@ -145,6 +146,19 @@ static enum status_code take_issued(struct backup_check *c, const struct row_val
 	return STATUS_OK;
 }
 
+/* Of a state whose level knows it; of records that are there. */
+static enum status_code take_asked(struct backup_check *c, const struct row_value *const *values, struct status *st)
+{
+	uint64_t serial = number_of(values[0]);
+	if (serial == 0 || serial > c->highest_record || serial <= c->highest_asked)
+		return wrong(st, "who asked for serial %" PRIu64 " is impossible; the highest record is %" PRIu64, serial,
+			     c->highest_record);
+	if (values[1]->type != ROW_BLOB || values[1]->bytes.len > 32 || values[2]->type != ROW_BLOB)
+		return wrong(st, "who asked for serial %" PRIu64 " is damaged", serial);
+	c->highest_asked = serial;
+	return STATUS_OK;
+}
+
 static bool key_grows(const struct buffer *last, struct slice key)
 {
 	size_t common = last->len < key.len ? last->len : key.len;
@@ -206,8 +220,10 @@ static const struct table tables[] = {
 	{ "blocks", { "holder", "ranges" }, take_blocks },
 	{ "issued", { "serial", "fingerprint", "subject" }, take_issued },
 	{ "objects", { "key", "revision", "deleted", "value" }, take_objects },
+	{ "asked", { "serial", "request_id", "request_digest" }, take_asked },
 };
 #define N_TABLES (sizeof tables / sizeof *tables)
+#define TABLES_ALWAYS ((1u << 4) - 1) /* the others came with later versions */
 
 /* The place of `name` in "a,b,c"; -1: it is not there. *ret_n: how many there are. */
 static int find_column(struct slice columns, const char *name, size_t *ret_n)
@@ -317,7 +333,7 @@ enum status_code backup_check_end(struct backup_check *c, const Kds__V1__BackupH
 	enum status_code rc = rows_end(&c->parser, st);
 	if (rc != STATUS_OK)
 		return rc;
-	if (c->seen != (1u << N_TABLES) - 1 || c->numbers_rows != 1)
+	if ((c->seen & TABLES_ALWAYS) != TABLES_ALWAYS || c->numbers_rows != 1)
 		return wrong(st, "a part of the state is missing");
 	if (c->records != c->issued)
 		return wrong(st, "there are %" PRIu64 " records, there should be %" PRIu64, c->records, c->issued);

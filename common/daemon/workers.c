@@ -8,62 +8,49 @@
 
 #define MAX_THREADS 256
 
-struct job {
-	void (*work)(void *arg);
-	void *arg;
-};
-
 struct workers {
 	pthread_mutex_t lock;
 	pthread_cond_t queued; /* a job came, or stopping */
-	struct job *ring;
-	size_t size, head, used;
+	struct turns jobs;
+	struct workers_limits limits;
 	bool stopping;
 	unsigned n_threads;
 	pthread_t threads[];
 };
 
-/* False: stopping, and nothing is left to do. */
-static bool next_job(struct workers *w, struct job *ret_job)
+/* False: stopping, and nothing is left to do. A copy: the job may be gone as soon as its work has begun. */
+static bool next_job(struct workers *w, struct workers_job *ret_job)
 {
 	pthread_mutex_lock(&w->lock);
-	while (w->used == 0 && !w->stopping)
+	while (w->jobs.n == 0 && !w->stopping)
 		pthread_cond_wait(&w->queued, &w->lock);
-	bool any = w->used > 0;
-	if (any) {
-		*ret_job = w->ring[w->head];
-		w->head = (w->head + 1) % w->size;
-		w->used--;
-	}
+	struct turns_entry *first = turns_take(&w->jobs);
+	if (first)
+		*ret_job = *(struct workers_job *)(void *)((char *)first - offsetof(struct workers_job, turn));
 	pthread_mutex_unlock(&w->lock);
-	return any;
+	return first;
 }
 
 static void *run(void *arg)
 {
 	struct workers *w = arg;
 	pthread_setname_np(pthread_self(), "worker");
-	struct job job;
+	struct workers_job job;
 	while (next_job(w, &job))
 		job.work(job.arg);
 	return NULL;
 }
 
-enum status_code workers_start(unsigned threads, unsigned max_queued, struct status *st, struct workers **ret_workers)
+enum status_code workers_start(const struct workers_limits *limits, struct status *st, struct workers **ret_workers)
 {
-	if (threads == 0)
-		threads = (unsigned)get_nprocs();
+	unsigned threads = limits->threads ? limits->threads : (unsigned)get_nprocs();
 	if (threads > MAX_THREADS)
 		threads = MAX_THREADS;
 	struct workers *w = calloc(1, sizeof *w + threads * sizeof w->threads[0]);
-	struct job *ring = calloc(max_queued ? max_queued : 1, sizeof *ring);
-	if (!w || !ring) {
-		free(w);
-		free(ring);
+	if (!w)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start worker threads: out of memory");
-	}
-	w->ring = ring;
-	w->size = max_queued ? max_queued : 1;
+	w->limits = *limits;
+	turns_init(&w->jobs);
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->queued, NULL);
 	while (w->n_threads < threads) {
@@ -90,21 +77,24 @@ void workers_stop(struct workers *w)
 		pthread_join(w->threads[i], NULL);
 	pthread_cond_destroy(&w->queued);
 	pthread_mutex_destroy(&w->lock);
-	free(w->ring);
 	free(w);
 }
 
-enum status_code workers_submit(struct workers *w, void (*work)(void *arg), void *arg, struct status *st)
+enum status_code workers_submit(struct workers *w, struct workers_job *job, struct status *st)
 {
 	pthread_mutex_lock(&w->lock);
-	bool full = w->used == w->size;
-	if (!full) {
-		w->ring[(w->head + w->used) % w->size] = (struct job){ .work = work, .arg = arg };
-		w->used++;
+	size_t n = turns_waiting(&w->jobs, job->turn.whose);
+	bool full = w->jobs.n >= w->limits.max_queued;
+	bool fits = !full && n < w->limits.max_queued_one;
+	if (fits) {
+		turns_put(&w->jobs, &job->turn);
 		pthread_cond_signal(&w->queued);
 	}
 	pthread_mutex_unlock(&w->lock);
+	if (fits)
+		return STATUS_OK;
 	if (full)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "too much work is queued; try again later");
-	return STATUS_OK;
+	return status_set(st, STATUS_RESOURCE_EXHAUSTED, "%zu requests of %.100s wait already; try again later", n,
+			  job->turn.whose);
 }

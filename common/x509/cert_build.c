@@ -203,9 +203,10 @@ enum status_code x509_build(const struct x509_template *t, gnutls_pubkey_t key, 
 	rc = fill(crt, t, key, issuer->certificate, st);
 	if (rc != STATUS_OK)
 		goto out;
-	/* No digest named: the one that fits the issuer's key. */
+	/* No digest named: the one that fits the issuer's key. Reproducible: the nonce of ECDSA follows from key and content
+	 * (RFC 6979), so that what was signed once can be made again of its record. */
 	rv = gnutls_x509_crt_privkey_sign(crt, issuer->certificate ? issuer->certificate : crt, issuer->key,
-					  GNUTLS_DIG_UNKNOWN, 0);
+					  GNUTLS_DIG_UNKNOWN, GNUTLS_PRIVKEY_FLAG_REPRODUCIBLE);
 	if (rv < 0)
 		rc = failed(st, "sign", rv);
 out:

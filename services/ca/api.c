@@ -90,13 +90,13 @@ static void handle_sign(Kds__V1__Ca_Service *service, const Kds__V1__SignRequest
 		return;
 	}
 	*s = (struct signing){ .call = call, .closure = closure, .closure_data = closure_data };
-	const struct identity *caller = rpc_call_identity(call);
 	issuing_submit(api->issuing, &(struct issue_request){
 		.csr = { in->csr.data, in->csr.len },
 		.node = name,
 		.profile = in->profile,
 		.lifetime_s = in->lifetime_s,
-		.requester = caller->role_name[0] ? caller->role_name : caller->common_name,
+		.caller = rpc_call_identity(call),
+		.request_id = rpc_call_request_id(call),
 		.deadline_ms = rpc_call_deadline(call),
 		.expired = sign_expired,
 		.done = sign_done,

@@ -11,9 +11,12 @@
 #include "common/base/log.h"
 #include "common/daemon/workers.h"
 #include "common/x509/key.h"
+#include "services/ca/digest.h"
 #include "services/ca/recorder.h"
 
 #define QUEUE_MAX 8192        /* requests that wait for a worker: a second or two of work */
+#define QUEUE_MAX_ONE 2048    /* of one identity */
+#define SERIALS_MAX 3         /* tried for one certificate */
 #define CHANGES_MAX 3         /* of a node while its certificate is being made */
 #define CALL_MAX_MS 2000
 #define MARGIN_MAX_MS 500     /* the answer leaves so long before the caller's deadline, or a tenth of the time */
@@ -23,6 +26,7 @@ struct issuing {
 	struct nodes *nodes;
 	struct serials *serials;
 	struct recorder *recorder;
+	struct trust *trust;
 	struct workers *workers;
 	char *kds_name;
 	const struct settings *settings;
@@ -36,7 +40,10 @@ struct issuing {
 struct job {
 	struct issuing *p;
 	struct issue_request in;
+	char whose[IDENTITY_LABEL_MAX];
+	uint8_t digest[DIGEST_SIZE]; /* of what is asked for */
 	uint64_t give_up_ms;
+	struct workers_job step;
 	struct nodes_query query;
 	Kds__V1__Object *node;
 	uint64_t node_as_of;     /* revision at which `node` held */
@@ -45,9 +52,11 @@ struct job {
 	gnutls_pubkey_t key;
 	struct serials_waiter waiter;
 	struct recorder_entry entry;
-	bool refused;            /* a record was; the next refusal is the last */
+	unsigned refused;        /* serials */
 	unsigned changes;        /* of the node while its certificate was being made */
-	uint8_t fingerprint[32];
+	bool recorded;           /* a certificate that was thrown away since has the request id in its record */
+	bool repeated;           /* made again of the record of an earlier try, which has the fingerprint `known` */
+	uint8_t fingerprint[32], known[32];
 	struct buffer pem;
 };
 
@@ -89,7 +98,7 @@ static void succeed(struct job *j)
 		.not_after = t->not_after,
 	};
 	log_debug("issued serial=%" PRIu64 " node=%s profile=%s requester=%s", t->serial, t->common_name,
-		  profile_name(j->in.profile), j->in.requester);
+		  profile_name(j->in.profile), j->whose);
 	j->in.done(j->in.arg, &result);
 	release(j);
 }
@@ -128,9 +137,10 @@ static void record_came(struct recorder_entry *e, const struct status *verdict);
 static void submit_work(struct job *j, void (*work)(void *))
 {
 	struct status st;
-	if (workers_submit(j->p->workers, work, j, &st) == STATUS_OK)
+	j->step.work = work;
+	if (workers_submit(j->p->workers, &j->step, &st) == STATUS_OK)
 		return;
-	status_set(&st, STATUS_RESOURCE_EXHAUSTED, "sign: %d requests wait already; try again later", QUEUE_MAX);
+	(void)status_prefix(&st, "sign");
 	fail(j, &st, "");
 }
 
@@ -182,6 +192,15 @@ static enum status_code check_request(struct job *j, struct status *st, const ch
 	return j->key ? STATUS_OK : x509_request_verify(j->in.csr, st, &j->key);
 }
 
+static enum status_code digest_request(struct job *j, struct status *st)
+{
+	const struct issue_request *in = &j->in;
+	const uint8_t numbers[] = { (uint8_t)in->profile, (uint8_t)(in->lifetime_s >> 24), (uint8_t)(in->lifetime_s >> 16),
+				    (uint8_t)(in->lifetime_s >> 8), (uint8_t)in->lifetime_s };
+	const struct slice fields[] = { in->csr, { in->node, strlen(in->node) }, { numbers, sizeof numbers } };
+	return digest_of("Ca.Sign", fields, sizeof fields / sizeof *fields, st, j->digest);
+}
+
 static void begin_work(void *arg)
 {
 	struct job *j = arg;
@@ -189,7 +208,7 @@ static void begin_work(void *arg)
 	const char *field = "";
 	if (dropped(j))
 		return;
-	if (check_request(j, &st, &field) != STATUS_OK) {
+	if (check_request(j, &st, &field) != STATUS_OK || digest_request(j, &st) != STATUS_OK) {
 		fail(j, &st, st.code == STATUS_INVALID_ARGUMENT ? field : "");
 		return;
 	}
@@ -226,6 +245,23 @@ static enum status_code encode(struct job *j, gnutls_x509_crt_t crt, struct stat
 	return rc;
 }
 
+/* Who asks, as the state machine checks it: a node by the certificate that it asks with. */
+static void fill_requester(struct job *j, Kds__V1__IssuedCertificate *c)
+{
+	const struct identity *caller = j->in.caller;
+	c->requester = j->whose;
+	if (caller->roles & (PEER_NODE | PEER_KDS_CLIENT)) {
+		c->requester_serial = identity_serial(caller);
+		c->requester_issuer = (ProtobufCBinaryData){ .data = (uint8_t *)(uintptr_t)caller->issuer_key_id,
+							     .len = caller->issuer_key_id_len };
+	}
+	if (j->in.request_id.len > 0 && !j->recorded) {
+		c->request_id = (ProtobufCBinaryData){ .data = (uint8_t *)(uintptr_t)j->in.request_id.data,
+						       .len = j->in.request_id.len };
+		c->request_digest = (ProtobufCBinaryData){ .data = j->digest, .len = sizeof j->digest };
+	}
+}
+
 static void fill_entry(struct job *j)
 {
 	const struct x509_template *t = &j->profile.template;
@@ -239,29 +275,74 @@ static void fill_entry(struct job *j)
 	c->not_before = t->not_before;
 	c->not_after = t->not_after;
 	c->profile = (char *)profile_name(j->in.profile);
-	c->requester = (char *)j->in.requester;
+	fill_requester(j, c);
+	j->entry.refusal = KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_NONE;
+	j->entry.known = NULL;
+	j->entry.turn.whose = j->whose;
 	j->entry.give_up_ms = j->give_up_ms;
 	j->entry.done = record_came;
+}
+
+static enum status_code build(struct job *j, struct status *st)
+{
+	gnutls_x509_crt_t crt = NULL;
+	enum status_code rc = x509_build(&j->profile.template, j->key, authority_issuer(j->authority), st, &crt);
+	if (rc == STATUS_OK)
+		rc = encode(j, crt, st);
+	if (crt)
+		gnutls_x509_crt_deinit(crt);
+	return rc;
 }
 
 static void sign_work(void *arg)
 {
 	struct job *j = arg;
 	struct status st;
-	gnutls_x509_crt_t crt = NULL;
 	if (dropped(j))
 		return;
-	enum status_code rc = x509_build(&j->profile.template, j->key, authority_issuer(j->authority), &st, &crt);
-	if (rc == STATUS_OK)
-		rc = encode(j, crt, &st);
-	if (crt)
-		gnutls_x509_crt_deinit(crt);
-	if (rc != STATUS_OK) {
+	if (build(j, &st) != STATUS_OK) {
 		fail(j, &st, "");
 		return;
 	}
 	fill_entry(j);
 	recorder_submit(j->p->recorder, &j->entry);
+}
+
+/* Another serial for a certificate whose own is refused, `why`. */
+static void try_another_serial(struct job *j, const char *why)
+{
+	struct status st;
+	if (++j->refused < SERIALS_MAX) {
+		submit_work(j, take_serial_work);
+		return;
+	}
+	status_set(&st, STATUS_ABORTED, "sign: the serials of %d certificates were refused; try again: %s", SERIALS_MAX, why);
+	fail(j, &st, "");
+}
+
+static void fail_repeated(struct job *j, const char *why)
+{
+	struct status st;
+	status_set(&st, STATUS_ABORTED, "sign: this request was answered before, and %s; use a new request id", why);
+	fail(j, &st, "");
+}
+
+/* The last look before a certificate leaves: are its caller and its serial still good? */
+static void hand_out(struct job *j)
+{
+	struct status st;
+	uint64_t min_serial = trust_min_serial(j->p->trust);
+	if (trust_recheck(j->p->trust, j->in.caller, &st) != STATUS_OK) {
+		(void)status_prefix(&st, "sign");
+		fail(j, &st, "");
+	} else if (j->profile.template.serial >= min_serial) {
+		succeed(j);
+	} else if (j->repeated) {
+		fail_repeated(j, "its certificate is below min_serial by now");
+	} else {
+		j->recorded = true;
+		try_another_serial(j, "min_serial was raised");
+	}
 }
 
 /* Takes the object over. */
@@ -288,6 +369,13 @@ static void node_came(struct nodes_query *q, const struct status *st, Kds__V1__O
 	submit_work(j, begin_work);
 }
 
+static void fail_changing(struct job *j)
+{
+	struct status st;
+	status_set(&st, STATUS_ABORTED, "node %.100s: it is being changed all the time; try again", j->in.node);
+	fail(j, &st, "");
+}
+
 /* The node as it is after the certificate's commit. */
 static void node_confirmed(struct nodes_query *q, const struct status *st, Kds__V1__Object *object, uint64_t as_of)
 {
@@ -297,18 +385,17 @@ static void node_confirmed(struct nodes_query *q, const struct status *st, Kds__
 		return;
 	}
 	bool same = object->revision == j->node->revision;
-	if (same) {
+	if (same || j->repeated || ++j->changes > CHANGES_MAX) {
 		kds__v1__object__free_unpacked(object, NULL);
-		succeed(j);
+		if (same)
+			hand_out(j);
+		else if (j->repeated)
+			fail_repeated(j, "the node was changed since");
+		else
+			fail_changing(j);
 		return;
 	}
-	if (++j->changes > CHANGES_MAX) {
-		struct status busy;
-		kds__v1__object__free_unpacked(object, NULL);
-		status_set(&busy, STATUS_ABORTED, "node %.100s: it is being changed all the time; try again", j->in.node);
-		fail(j, &busy, "");
-		return;
-	}
+	j->recorded = true;
 	set_node(j, object, as_of);
 	submit_work(j, begin_work);
 }
@@ -317,7 +404,7 @@ static void node_confirmed(struct nodes_query *q, const struct status *st, Kds__
 static void deliver(struct job *j)
 {
 	if (j->entry.revision <= j->node_as_of) {
-		succeed(j);
+		hand_out(j);
 		return;
 	}
 	j->query.done = node_confirmed;
@@ -325,20 +412,88 @@ static void deliver(struct job *j)
 	nodes_ask(j->p->nodes, &j->query);
 }
 
+static void repeat_work(void *arg)
+{
+	struct job *j = arg;
+	struct status st;
+	if (dropped(j))
+		return;
+	if (build(j, &st) != STATUS_OK)
+		fail(j, &st, "");
+	else if (memcmp(j->fingerprint, j->known, sizeof j->known) != 0)
+		fail_repeated(j, "what it would get by now is another certificate");
+	else
+		deliver(j);
+}
+
+/* An earlier try is on record: the same certificate again. */
+static void repeat(struct job *j, const Kds__V1__IssuedCertificate *known)
+{
+	if (!known || known->fingerprint.len != sizeof j->known || known->serial == 0) {
+		fail_repeated(j, "kds-serial does not say with what");
+		return;
+	}
+	memcpy(j->known, known->fingerprint.data, sizeof j->known);
+	j->profile.template.serial = known->serial;
+	j->profile.template.not_before = known->not_before;
+	j->profile.template.not_after = known->not_after;
+	j->repeated = true;
+	submit_work(j, repeat_work);
+}
+
+/* A record was refused for what no other serial mends: what its requester is told. */
+static void fail_refused(struct job *j, const char *why)
+{
+	struct status st;
+	switch (j->entry.refusal) {
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REQUESTER_BELOW_MIN:
+		status_set(&st, STATUS_PERMISSION_DENIED, "sign: %s; have an administrator sign a new certificate for %.64s",
+			   why, j->in.node);
+		break;
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REQUESTER_UNKNOWN:
+		status_set(&st, STATUS_PERMISSION_DENIED, "sign: %s; have an administrator add it", why);
+		break;
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_TOO_MANY:
+		status_set(&st, STATUS_RESOURCE_EXHAUSTED, "sign: %s", why);
+		break;
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_ID_REUSED:
+		status_set(&st, STATUS_INVALID_ARGUMENT, "sign: %s; use a new request id", why);
+		break;
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_EXPIRED:
+		status_set(&st, STATUS_FAILED_PRECONDITION, "sign: %s; set the clock of this kds-ca's host", why);
+		break;
+	default:
+		status_set(&st, STATUS_INTERNAL, "sign: the record was refused: %s", why);
+	}
+	fail(j, &st, "");
+}
+
 static void record_came(struct recorder_entry *e, const struct status *verdict)
 {
 	struct job *j = (struct job *)(void *)((char *)e - offsetof(struct job, entry));
-	struct status st = *verdict;
-	if (st.code == STATUS_OK) {
+	if (verdict->code == STATUS_OK) {
 		deliver(j);
-	} else if (st.code == STATUS_ABORTED && !j->refused) {
-		j->refused = true;
-		serials_drop(j->p->serials);
-		submit_work(j, take_serial_work);
-	} else {
-		if (st.code == STATUS_ABORTED)
-			status_set(&st, STATUS_FAILED_PRECONDITION, "the record was refused twice: %s", verdict->message);
-		fail(j, &st, "");
+		return;
+	}
+	if (verdict->code != STATUS_ABORTED) {
+		fail(j, verdict, "");
+		return;
+	}
+	switch (e->refusal) {
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REPEATED:
+		repeat(j, e->known);
+		break;
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_NONE:
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_NO_BLOCK:
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_BELOW_MIN:
+		serials_drop(j->p->serials, e->certificate.serial);
+		try_another_serial(j, verdict->message);
+		break;
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_TAKEN:
+		try_another_serial(j, verdict->message);
+		break;
+	default:
+		fail_refused(j, verdict->message);
 	}
 }
 
@@ -351,8 +506,11 @@ enum status_code issuing_start(const struct issuing_options *options, struct sta
 	p->nodes = options->nodes;
 	p->serials = options->serials;
 	p->settings = options->settings;
+	p->trust = options->trust;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->idle, NULL);
+	const struct workers_limits limits = { .threads = options->workers, .max_queued = QUEUE_MAX,
+					       .max_queued_one = QUEUE_MAX_ONE };
 	enum status_code rc = STATUS_OK;
 	p->kds_name = strdup(options->kds_name);
 	if (!p->kds_name)
@@ -360,7 +518,7 @@ enum status_code issuing_start(const struct issuing_options *options, struct sta
 	if (rc == STATUS_OK)
 		rc = recorder_new(options->channel, st, &p->recorder);
 	if (rc == STATUS_OK)
-		rc = workers_start(options->workers, QUEUE_MAX, st, &p->workers);
+		rc = workers_start(&limits, st, &p->workers);
 	if (rc != STATUS_OK) {
 		issuing_stop(p);
 		return rc;
@@ -428,12 +586,14 @@ void issuing_submit(struct issuing *p, const struct issue_request *request)
 	j->p = p;
 	j->in = *request;
 	j->give_up_ms = give_up_at(request->deadline_ms);
-	j->waiter.done = serial_came;
+	(void)identity_label(request->caller, j->whose);
+	j->step = (struct workers_job){ .turn.whose = j->whose, .arg = j };
+	j->waiter = (struct serials_waiter){ .turn.whose = j->whose, .done = serial_came };
 	j->query = (struct nodes_query){ .name = j->in.node, .timeout_ms = patience(j), .done = node_came };
 	nodes_find(p->nodes, &j->query);
 }
 
-bool issuing_healthy(struct issuing *p)
+enum status_code issuing_health(struct issuing *p, struct status *st)
 {
-	return recorder_healthy(p->recorder);
+	return recorder_health(p->recorder, st);
 }

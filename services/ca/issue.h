@@ -3,13 +3,23 @@
  *   the node's configuration -> a worker (checks the CSR, takes a serial, builds and signs) -> the recorder (Serial.Record,
  *   many certificates a call, several calls under way) -> its answer, once a quorum holds the record.
  * Nothing signed leaves in another way. Without a quorum the answer is UNAVAILABLE before the caller's deadline, and the
- * serial is lost. A record that is refused (min_serial was raised) costs one more serial and signature, once.
- * The commit of the record tells the newest revision of the configuration as well: when the node was changed since it was
- * looked up, the certificate is thrown away and made again. So none leaves that the configuration did not allow.
+ * serial is lost. In every queue on the way those who asked take turns by identity (common/base/turns.h).
+ *
+ * What was true when a request came may not be any more when its certificate is there, so it is looked at again:
+ *  - The record says who asked, with which certificate: the state machine refuses it for one who has fallen below
+ *    min_serial, or whose node is gone, in the same order for all. Before the certificate leaves, the caller and the serial
+ *    are held against what this process knows by then.
+ *  - The commit of the record tells the newest revision of the configuration as well: when the node was changed since it
+ *    was looked up, the certificate is thrown away and made again. So none leaves that the configuration did not allow.
+ *  - A record that is refused for its serial costs another serial and signature, a few times.
+ *
+ * One request id, one certificate: a record refused as repeated is of an earlier try, whose answer was lost. The
+ * certificate is made again from that record's serial and times, and is the same or does not leave (ABORTED).
  */
 #ifndef CA_ISSUE_H
 #define CA_ISSUE_H
 
+#include "common/net/trust.h"
 #include "services/ca/keeper.h"
 #include "services/ca/nodes.h"
 #include "services/ca/profiles.h"
@@ -22,6 +32,7 @@ struct issuing_options {
 	struct nodes *nodes;
 	struct serials *serials;
 	struct rpc_channel *channel; /* to kds-serial */
+	struct trust *trust;         /* who calls, and min_serial */
 	const char *kds_name;        /* copied */
 	const struct settings *settings; /* lifetimes: those in force when a certificate is made */
 	unsigned workers;            /* 0: one a core */
@@ -47,7 +58,8 @@ struct issue_request {
 	const char *node;        /* its name */
 	Kds__V1__Profile profile;
 	uint32_t lifetime_s;     /* 0: the default */
-	const char *requester;
+	const struct identity *caller;
+	struct slice request_id; /* of the caller's; may be empty */
 	uint64_t deadline_ms;    /* monotonic */
 	/* Nobody waits any more: asked before each costly step. Any thread. */
 	bool (*expired)(void *arg);
@@ -59,7 +71,7 @@ struct issue_request {
 /* Never blocks. The struct itself is copied. */
 void issuing_submit(struct issuing *p, const struct issue_request *request);
 
-/* False while the newest call to the replicators found no quorum. Any thread. */
-bool issuing_healthy(struct issuing *p);
+/* Could the newest certificate be recorded? Why not otherwise. Any thread. */
+enum status_code issuing_health(struct issuing *p, struct status *st) MUST_CHECK;
 
 #endif

@@ -153,6 +153,7 @@ static enum status_code start_issuing(struct ca *ca, struct status *st)
 		.nodes = ca->nodes,
 		.serials = ca->serials,
 		.channel = ca->channel,
+		.trust = daemon_trust(ca->daemon),
 		.kds_name = ca->options.kds_name,
 		.settings = &ca->settings,
 		.workers = ca->workers,
@@ -180,8 +181,8 @@ static bool is_ready(void *arg, char *reason, size_t size)
 		return false;
 	}
 	authority_unref(a);
-	if (!issuing_healthy(ca->issuing)) {
-		snprintf(reason, size, "kds-serial has no quorum, or none of it can be reached");
+	if (issuing_health(ca->issuing, &st) != STATUS_OK) {
+		snprintf(reason, size, "%s", st.message);
 		return false;
 	}
 	return true;

@@ -1,8 +1,11 @@
 #include "services/ca/nodes.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "services/ca/failure.h"
 
 #define KEY_PREFIX "node/"
 #define KEY_SIZE 300
@@ -67,18 +70,15 @@ static void fail(struct nodes_query *q, enum status_code code, const char *why)
 /* A call to kds-serial failed: what that means for who asked for a node. */
 static void fail_call(struct nodes_query *q, const struct status *cause)
 {
-	switch (cause->code) {
-	case STATUS_NOT_FOUND:
+	if (cause->code == STATUS_NOT_FOUND) {
 		fail(q, STATUS_NOT_FOUND, "the configuration has none of this name; add it with kds-cli node add");
-		break;
-	case STATUS_UNAVAILABLE:
-	case STATUS_DEADLINE_EXCEEDED:
-	case STATUS_CANCELLED:
-		fail(q, STATUS_UNAVAILABLE, "no quorum of kds-serial answered in time; see kds-cli cluster view");
-		break;
-	default:
-		fail(q, cause->code == STATUS_RESOURCE_EXHAUSTED ? cause->code : STATUS_FAILED_PRECONDITION, cause->message);
+		return;
 	}
+	struct status st;
+	char what[120];
+	snprintf(what, sizeof what, "node %.100s", q->name);
+	(void)failure_of_call(what, cause, &st);
+	q->done(q, &st, NULL, 0);
 }
 
 static void succeed(struct nodes_query *q, Kds__V1__Object *object, uint64_t as_of)

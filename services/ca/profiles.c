@@ -102,6 +102,10 @@ enum status_code profile_validity(const struct profile_lifetimes *lifetimes, uin
 				  int64_t ca_not_after, struct status *st, struct x509_template *template)
 {
 	uint32_t life = asked_s ? asked_s : lifetimes->standard_s;
+	if (life < PROFILE_LIFETIME_MIN_S)
+		return status_set(st, STATUS_INVALID_ARGUMENT,
+				  "a certificate of %u s is shorter than this CA gives; ask for at least %d s", life,
+				  PROFILE_LIFETIME_MIN_S);
 	if (life > lifetimes->longest_s)
 		return status_set(st, STATUS_INVALID_ARGUMENT,
 				  "a certificate of %u s is longer than this CA gives; ask for at most %u s", life,

@@ -10,6 +10,8 @@
 #include "config.pb-c.h"
 
 #define PROFILE_CLOCK_SKEW_S 300 /* not_before lies so far back: a peer's clock may be behind */
+/* As short as the settings allow. A shorter life could be over by the replicas' time when the record gets there. */
+#define PROFILE_LIFETIME_MIN_S 300
 
 /* "node", "kds-client"; NULL: none of these. Static storage. */
 const char *profile_name(Kds__V1__Profile profile);
@@ -36,7 +38,7 @@ struct profile_lifetimes profile_lifetimes(Kds__V1__Profile profile, const struc
 
 /*
  * Validity of a leaf that is signed at `now_s` (Unix seconds): `asked_s` long (0: the standard), never beyond its CA's.
- * INVALID_ARGUMENT: longer than the longest. FAILED_PRECONDITION: the CA has expired.
+ * INVALID_ARGUMENT: longer than the longest, or below PROFILE_LIFETIME_MIN_S. FAILED_PRECONDITION: the CA has expired.
  */
 enum status_code profile_validity(const struct profile_lifetimes *lifetimes, uint32_t asked_s, int64_t now_s,
 				  int64_t ca_not_after, struct status *st, struct x509_template *template) MUST_CHECK;

@@ -7,13 +7,14 @@
 #include "common/base/log.h"
 #include "common/base/secret.h"
 #include "serial.pb-c.h"
+#include "services/ca/failure.h"
 
 #define FETCH_TIMEOUT_MS 700 /* short, so that who waits can say UNAVAILABLE in good time */
 #define FETCH_ID_SIZE 16
 
-/* What is left of a block: [next, last]; empty when next > last. */
+/* What is left of a block that began with `first`: [next, last]; empty when next > last. */
 struct range {
-	uint64_t next, last;
+	uint64_t first, next, last;
 };
 
 struct serials {
@@ -28,7 +29,7 @@ struct serials {
 	bool failing;              /* the newest fetch brought nothing */
 	uint8_t fetch_id[FETCH_ID_SIZE]; /* the fetching one's alone; so is fetch_id_used */
 	bool fetch_id_used;        /* its answer came: the next call needs another */
-	struct serials_waiter *waiting, **last_waiting;
+	struct turns waiting;
 };
 
 static bool range_empty(const struct range *r)
@@ -90,7 +91,7 @@ static void fetch(struct serials *s)
 /* The lock is held. */
 static void add_block(struct serials *s, const Kds__V1__AllocateResponse *block)
 {
-	struct range r = { .next = block->first, .last = block->last };
+	struct range r = { .first = block->first, .next = block->first, .last = block->last };
 	if (r.next < s->min_serial)
 		r.next = s->min_serial;
 	if (range_empty(&s->now))
@@ -103,13 +104,16 @@ static void add_block(struct serials *s, const Kds__V1__AllocateResponse *block)
 /* The lock is held: takes out those who can be served, or everyone after a failure. */
 static struct serials_waiter *take_waiters(struct serials *s, bool failed)
 {
-	struct serials_waiter *first = s->waiting, **end = &first;
-	while (*end && (failed || take(s, &(*end)->serial)))
-		end = &(*end)->next;
-	s->waiting = *end;
-	if (!s->waiting)
-		s->last_waiting = &s->waiting;
-	*end = NULL;
+	struct serials_waiter *first = NULL, **end = &first;
+	uint64_t serial = 0;
+	while (s->waiting.n > 0 && (failed || take(s, &serial))) {
+		struct turns_entry *e = turns_take(&s->waiting);
+		struct serials_waiter *w = (struct serials_waiter *)(void *)((char *)e - offsetof(struct serials_waiter, turn));
+		w->serial = serial;
+		w->next = NULL;
+		*end = w;
+		end = &w->next;
+	}
 	return first;
 }
 
@@ -126,20 +130,11 @@ static void tell(struct serials_waiter *w, const struct status *st)
 static enum status_code read_result(const struct rpc_result *result, struct status *st)
 {
 	const Kds__V1__AllocateResponse *block = (const Kds__V1__AllocateResponse *)result->message;
-	switch (result->status.code) {
-	case STATUS_OK:
-		if (block->first > 0 && block->first <= block->last && block->last <= INT64_MAX)
-			return st->code = STATUS_OK;
-		return status_set(st, STATUS_INTERNAL, "no serial number: kds-serial answered with no block");
-	case STATUS_UNAVAILABLE:
-	case STATUS_DEADLINE_EXCEEDED:
-	case STATUS_CANCELLED:
-		return status_set(st, STATUS_UNAVAILABLE,
-				  "no serial number: no quorum of kds-serial answered in time; see kds-cli cluster view");
-	default:
-		return status_set(st, STATUS_FAILED_PRECONDITION, "no serial number: kds-serial refuses this kds-ca: %s",
-				  result->status.message);
-	}
+	if (result->status.code != STATUS_OK)
+		return failure_of_call("no serial number", &result->status, st);
+	if (block->first > 0 && block->first <= block->last && block->last <= INT64_MAX)
+		return st->code = STATUS_OK;
+	return status_set(st, STATUS_INTERNAL, "no serial number: kds-serial answered with no block");
 }
 
 static void fetched(void *arg, const struct rpc_result *result)
@@ -162,7 +157,7 @@ static void fetched(void *arg, const struct rpc_result *result)
 	/* Not before they were told: once `fetching` is false, serials_stop() may free everything. */
 	pthread_mutex_lock(&s->lock);
 	s->fetching = false;
-	bool again = (!failed || s->waiting) && begin_fetch(s);
+	bool again = (!failed || s->waiting.n > 0) && begin_fetch(s);
 	if (!s->fetching)
 		pthread_cond_broadcast(&s->idle);
 	pthread_mutex_unlock(&s->lock);
@@ -179,7 +174,7 @@ enum status_code serials_start(struct rpc_channel *channel, unsigned block_size,
 	s->channel = channel;
 	s->block_size = block_size;
 	s->fetch_id_used = true;
-	s->last_waiting = &s->waiting;
+	turns_init(&s->waiting);
 	range_clear(&s->now);
 	range_clear(&s->then);
 	pthread_mutex_init(&s->lock, NULL);
@@ -208,12 +203,9 @@ bool serials_take(struct serials *s, struct serials_waiter *w, uint64_t *ret_ser
 {
 	pthread_mutex_lock(&s->lock);
 	/* Those who wait were here first. */
-	bool taken = !s->waiting && take(s, ret_serial);
-	if (!taken) {
-		w->next = NULL;
-		*s->last_waiting = w;
-		s->last_waiting = &w->next;
-	}
+	bool taken = s->waiting.n == 0 && take(s, ret_serial);
+	if (!taken)
+		turns_put(&s->waiting, &w->turn);
 	bool due = begin_fetch(s);
 	pthread_mutex_unlock(&s->lock);
 	if (due)
@@ -237,10 +229,17 @@ void serials_set_min(struct serials *s, uint64_t min_serial)
 	pthread_mutex_unlock(&s->lock);
 }
 
-void serials_drop(struct serials *s)
+void serials_drop(struct serials *s, uint64_t serial)
 {
 	pthread_mutex_lock(&s->lock);
-	range_clear(&s->now);
-	range_clear(&s->then);
+	if (range_empty(&s->now)) {
+		s->now = s->then;
+		range_clear(&s->then);
+	}
+	/* What closed its block closed the one that was fetched ahead of need as well, or may have. */
+	if (serial >= s->now.first) {
+		range_clear(&s->now);
+		range_clear(&s->then);
+	}
 	pthread_mutex_unlock(&s->lock);
 }

@@ -1,6 +1,7 @@
 /*
  * Serial numbers to sign with, from blocks that a quorum has committed to this CA. Each is given out once; what is not
- * used is lost, and gaps are allowed. The next block is asked for when half of one is used, so that nobody waits for it.
+ * used is lost, and gaps are allowed. The next block is asked for when half of one is used, so that nobody waits for it;
+ * those who have to wait all the same take turns by identity (common/base/turns.h).
  * Thread-safe; nothing here blocks but serials_stop().
  */
 #ifndef CA_SERIALS_H
@@ -9,16 +10,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/base/turns.h"
 #include "common/rpc/channel.h"
 
 struct serials;
 
 /* Somebody who waits for a serial; kept by the caller until `done`. */
 struct serials_waiter {
+	struct turns_entry turn;     /* turn.whose: who asked for a certificate */
 	struct serials_waiter *next; /* these two are the module's */
 	uint64_t serial;
-	/* Runs once, on a thread of the channel's; must not block. `serial` counts when st->code is OK; UNAVAILABLE and
-	 * others: no block to be had. May ask again. */
+	/* Runs once, on a thread of the channel's; must not block. `serial` counts when st->code is OK; else no block was to
+	 * be had (failure.h). May ask again. */
 	void (*done)(struct serials_waiter *w, const struct status *st, uint64_t serial);
 };
 
@@ -33,7 +36,8 @@ bool serials_take(struct serials *s, struct serials_waiter *w, uint64_t *ret_ser
 
 /* Those below are not given out any more. */
 void serials_set_min(struct serials *s, uint64_t min_serial);
-/* The replicators refused one: forgets what is at hand, so that the next ones come from a new block. */
-void serials_drop(struct serials *s);
+/* The replicators take `serial` from no block of this CA any more: forgets what is at hand, so that the next ones come
+ * from a new block. Blocks that were fetched since then stay: many may be refused at once. */
+void serials_drop(struct serials *s, uint64_t serial);
 
 #endif

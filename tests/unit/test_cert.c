@@ -287,6 +287,29 @@ static void test_cert_build_refuses(void **state)
 	assert_null(crt);
 }
 
+/* What kds-ca signed once it can make again of its record, byte for byte. */
+static void assert_reproducible(const struct x509_template *t, const struct x509_issuer *issuer)
+{
+	struct buffer der[2] = { 0 };
+	for (int i = 0; i < 2; i++) {
+		gnutls_x509_crt_t crt = NULL;
+		assert_int_equal(x509_build(t, leaf_public, issuer, NULL, &crt), STATUS_OK);
+		assert_int_equal(x509_to_der(crt, NULL, &der[i]), STATUS_OK);
+		gnutls_x509_crt_deinit(crt);
+	}
+	assert_int_equal(der[0].len, der[1].len);
+	assert_memory_equal(der[0].data, der[1].data, der[0].len);
+	buffer_free(&der[0]);
+	buffer_free(&der[1]);
+}
+
+static void test_cert_is_the_same_when_built_again(void **state)
+{
+	(void)state;
+	struct x509_template t = leaf_template();
+	assert_reproducible(&t, &(struct x509_issuer){ .certificate = ca_crt, .key = ca_signer });
+}
+
 /* The hash follows the issuer's key, and SKI is copied into AKI as it is, whoever made the CA. */
 static void test_cert_works_under_foreign_cas(void **state)
 {
@@ -313,6 +336,7 @@ static void test_cert_works_under_foreign_cas(void **state)
 			fail_msg("%s: %s", keys[i], st.message);
 		save(crt, "foreign-leaf.pem");
 		assert_int_equal(run("openssl verify -x509_strict -CAfile f.pem foreign-leaf.pem"), 0);
+		assert_reproducible(&t, &issuer);
 		gnutls_x509_crt_deinit(crt);
 		gnutls_x509_crt_deinit(issuer.certificate);
 		gnutls_privkey_deinit(issuer.key);
@@ -406,6 +430,7 @@ int main(void)
 		cmocka_unit_test(test_cert_serial_is_positive_and_minimal),
 		cmocka_unit_test(test_cert_random_serials_differ),
 		cmocka_unit_test(test_cert_build_refuses),
+		cmocka_unit_test(test_cert_is_the_same_when_built_again),
 		cmocka_unit_test(test_cert_works_under_foreign_cas),
 		cmocka_unit_test(test_cert_load_reads_files),
 		cmocka_unit_test(test_cert_info_refuses_hidden_characters),

@@ -24,7 +24,20 @@ static struct {
 	bool stop;
 	bool down;            /* answers nothing in time */
 	bool hold_records;    /* keeps Record calls waiting */
-	unsigned refuse;      /* so many records to come are refused */
+	unsigned refuse;      /* so many records to come are refused, so: */
+	Kds__V1__RecordRefusal refusal;
+	Kds__V1__IssuedCertificate known; /* on REPEATED */
+	uint8_t known_fingerprint[32];
+	struct {
+		char requester[64];
+		uint64_t requester_serial;
+		uint8_t requester_issuer[4], request_id[32], digest[32], fingerprint[32];
+		size_t requester_issuer_len, request_id_len, digest_len;
+		int64_t not_before, not_after;
+		uint64_t serial;
+	} last;               /* of the records that were asked for */
+	bool caller_refused;  /* by this process's trust */
+	uint64_t min_serial;
 	uint64_t last_serial, revision;
 	uint64_t recorded[4096];
 	size_t n_recorded;
@@ -77,6 +90,25 @@ uint64_t follower_revision(struct follower *f)
 	return revision;
 }
 
+/* The trust, as far as kds-ca's core asks it. */
+enum status_code trust_recheck(struct trust *t, const struct identity *id, struct status *st)
+{
+	(void)t;
+	pthread_mutex_lock(&world.lock);
+	bool refused = world.caller_refused;
+	pthread_mutex_unlock(&world.lock);
+	return refused ? status_set(st, STATUS_PERMISSION_DENIED, "%s is below min_serial", id->common_name) : STATUS_OK;
+}
+
+uint64_t trust_min_serial(struct trust *t)
+{
+	(void)t;
+	pthread_mutex_lock(&world.lock);
+	uint64_t min_serial = world.min_serial;
+	pthread_mutex_unlock(&world.lock);
+	return min_serial;
+}
+
 static void answer_allocate(struct fake_call *c)
 {
 	Kds__V1__AllocateResponse block = KDS__V1__ALLOCATE_RESPONSE__INIT;
@@ -88,6 +120,28 @@ static void answer_allocate(struct fake_call *c)
 	pthread_mutex_lock(&world.lock);
 }
 
+static size_t copy(void *to, size_t size, ProtobufCBinaryData from)
+{
+	assert_true(from.len <= size);
+	if (from.len > 0)
+		memcpy(to, from.data, from.len);
+	return from.len;
+}
+
+static void keep_last(const Kds__V1__IssuedCertificate *c)
+{
+	memset(&world.last, 0, sizeof world.last);
+	snprintf(world.last.requester, sizeof world.last.requester, "%s", c->requester);
+	world.last.requester_serial = c->requester_serial;
+	world.last.requester_issuer_len = copy(world.last.requester_issuer, 4, c->requester_issuer);
+	world.last.request_id_len = copy(world.last.request_id, 32, c->request_id);
+	world.last.digest_len = copy(world.last.digest, 32, c->request_digest);
+	(void)copy(world.last.fingerprint, 32, c->fingerprint);
+	world.last.not_before = c->not_before;
+	world.last.not_after = c->not_after;
+	world.last.serial = c->serial;
+}
+
 static void answer_record(struct fake_call *c)
 {
 	const Kds__V1__RecordRequest *in = (Kds__V1__RecordRequest *)c->input;
@@ -96,8 +150,11 @@ static void answer_record(struct fake_call *c)
 	for (size_t i = 0; i < in->n_certificates; i++) {
 		kds__v1__record_result__init(&results[i]);
 		list[i] = &results[i];
+		keep_last(in->certificates[i]);
 		if (world.refuse > 0) {
 			world.refuse--;
+			results[i].refusal = world.refusal;
+			results[i].known = world.refusal == KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REPEATED ? &world.known : NULL;
 			results[i].code = STATUS_FAILED_PRECONDITION;
 			results[i].message = "below min_serial";
 		} else {
@@ -185,9 +242,15 @@ static Kds__V1__Object object_of(Kds__V1__Node *node, uint64_t revision)
 	return o;
 }
 
+static struct identity *caller; /* an administrator; tests may change it */
+
 static int group_set_up(void **state)
 {
 	(void)state;
+	caller = identity_new();
+	caller->roles = PEER_ADMIN;
+	free(caller->role_name);
+	caller->role_name = strdup("alice");
 	char path[4096];
 	struct status st;
 	gnutls_x509_privkey_t key;
@@ -211,6 +274,7 @@ static int group_set_up(void **state)
 static int group_tear_down(void **state)
 {
 	(void)state;
+	identity_unref(caller);
 	authority_draft_fini(&draft);
 	seal_free(seal);
 	buffer_free(&csr);
@@ -231,6 +295,9 @@ static int set_up(void **state)
 	(void)state;
 	world.stop = world.down = world.hold_records = false;
 	world.refuse = 0;
+	world.refusal = KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_NONE;
+	world.caller_refused = false;
+	world.min_serial = 0;
 	world.last_serial = 1000;
 	world.n_recorded = 0;
 	world.blocks = 0;
@@ -289,11 +356,17 @@ static bool asked_expired(void *arg)
 	return atomic_load(&a->gone);
 }
 
+static bool healthy(void)
+{
+	struct status st;
+	return issuing_health(issuing, &st) == STATUS_OK;
+}
+
 static void asked_done(void *arg, const struct issue_result *result)
 {
 	struct asked *a = arg;
 	a->status = result->status;
-	a->healthy = issuing_healthy(issuing);
+	a->healthy = healthy();
 	snprintf(a->field, sizeof a->field, "%s", result->field);
 	if (result->status.code == STATUS_OK) {
 		a->certificate = strdup(result->certificate);
@@ -310,7 +383,8 @@ static struct issue_request request_for(struct asked *a)
 	return (struct issue_request){
 		.csr = { csr.data, csr.len },
 		.node = "node1.example.com",
-		.requester = "admin",
+		.caller = caller,
+		.request_id = { "id of this request", 18 },
 		.deadline_ms = clock_monotonic_ms() + 20000,
 		.expired = asked_expired,
 		.done = asked_done,
@@ -405,10 +479,210 @@ static void test_issue_takes_another_serial_after_a_refusal(void **state)
 	assert_int_equal(x509_info_serial(&info), a.serial);
 	x509_info_free(&info);
 	asked_fini(&a);
-	WITH_WORLD(world.refuse = 2);
+	WITH_WORLD(world.refuse = 3);
 	ask(&a);
-	assert_int_equal(a.status.code, STATUS_FAILED_PRECONDITION);
+	assert_int_equal(a.status.code, STATUS_ABORTED);
 	assert_non_null(strstr(a.status.message, "min_serial"));
+	asked_fini(&a);
+}
+
+/* What is refused for the serial alone costs that serial and no block. */
+static void test_issue_keeps_its_block_where_a_serial_is_taken(void **state)
+{
+	(void)state;
+	struct asked a;
+	WITH_WORLD(world.refuse = 1; world.refusal = KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_TAKEN);
+	ask(&a);
+	assert_int_equal(a.status.code, STATUS_OK);
+	assert_int_equal(a.serial, 1002);
+	asked_fini(&a);
+}
+
+static void test_issue_refuses_the_requester_and_burns_no_serials(void **state)
+{
+	(void)state;
+	static const struct {
+		Kds__V1__RecordRefusal refusal;
+		enum status_code code;
+	} table[] = {
+		{ KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REQUESTER_BELOW_MIN, STATUS_PERMISSION_DENIED },
+		{ KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REQUESTER_UNKNOWN, STATUS_PERMISSION_DENIED },
+		{ KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_TOO_MANY, STATUS_RESOURCE_EXHAUSTED },
+		{ KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_ID_REUSED, STATUS_INVALID_ARGUMENT },
+		{ KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_EXPIRED, STATUS_FAILED_PRECONDITION },
+		{ KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_INVALID, STATUS_INTERNAL },
+		{ (Kds__V1__RecordRefusal)99, STATUS_INTERNAL },
+	};
+	struct asked a;
+	for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+		WITH_WORLD(world.refuse = 1; world.refusal = table[i].refusal);
+		ask(&a);
+		assert_int_equal(a.status.code, table[i].code);
+		assert_null(a.certificate);
+		asked_fini(&a);
+	}
+	ask(&a);
+	assert_int_equal(a.serial, 1001 + sizeof table / sizeof *table);
+	asked_fini(&a);
+}
+
+static void test_issue_record_says_who_asked_for_what(void **state)
+{
+	(void)state;
+	struct asked a;
+	ask(&a);
+	assert_string_equal(world.last.requester, "admin/alice");
+	assert_int_equal(world.last.requester_serial, 0);
+	assert_int_equal(world.last.requester_issuer_len, 0);
+	assert_int_equal(world.last.request_id_len, 18);
+	assert_memory_equal(world.last.request_id, "id of this request", 18);
+	assert_int_equal(world.last.digest_len, 32);
+	uint8_t digest[32];
+	memcpy(digest, world.last.digest, sizeof digest);
+	asked_fini(&a);
+
+	struct issue_request r = request_for(&a);
+	r.lifetime_s = 3600; /* another request */
+	issuing_submit(issuing, &r);
+	wait_answer(&a);
+	assert_memory_not_equal(world.last.digest, digest, sizeof digest);
+	asked_fini(&a);
+
+	struct identity *node = identity_new();
+	node->roles = PEER_NODE;
+	free(node->common_name);
+	node->common_name = strdup("node1.example.com");
+	node->serial[0] = 3;
+	node->serial[1] = 0xe8;
+	node->serial_len = 2;
+	memcpy(node->issuer_key_id, "\1\2\3\4", 4);
+	node->issuer_key_id_len = 4;
+	r = request_for(&a);
+	r.caller = node;
+	r.request_id.len = 0;
+	issuing_submit(issuing, &r);
+	wait_answer(&a);
+	assert_string_equal(world.last.requester, "node/node1.example.com");
+	assert_int_equal(world.last.requester_serial, 1000);
+	assert_int_equal(world.last.requester_issuer_len, 4);
+	assert_memory_equal(world.last.requester_issuer, "\1\2\3\4", 4);
+	assert_int_equal(world.last.request_id_len, 0);
+	assert_int_equal(world.last.digest_len, 0);
+	asked_fini(&a);
+	identity_unref(node);
+}
+
+/* The caller fell below min_serial between its request and its certificate. */
+static void test_issue_hands_nothing_to_who_is_refused_by_then(void **state)
+{
+	(void)state;
+	struct asked a;
+	WITH_WORLD(world.hold_records = true);
+	struct issue_request r = request_for(&a);
+	issuing_submit(issuing, &r);
+	usleep(50000);
+	WITH_WORLD(world.caller_refused = true; world.hold_records = false);
+	wait_answer(&a);
+	assert_int_equal(a.status.code, STATUS_PERMISSION_DENIED);
+	assert_non_null(strstr(a.status.message, "below min_serial"));
+	assert_null(a.certificate);
+	asked_fini(&a);
+}
+
+static void test_issue_hands_out_no_serial_below_the_minimum(void **state)
+{
+	(void)state;
+	struct asked a;
+	WITH_WORLD(world.min_serial = 1003);
+	ask(&a); /* 1001 and 1002 are recorded, and thrown away */
+	assert_int_equal(a.status.code, STATUS_OK);
+	assert_int_equal(a.serial, 1003);
+	assert_int_equal(world.last.request_id_len, 0); /* the first one's record has it */
+	asked_fini(&a);
+}
+
+static void remember_last_as_known(void)
+{
+	pthread_mutex_lock(&world.lock);
+	kds__v1__issued_certificate__init(&world.known);
+	world.known.serial = world.last.serial;
+	world.known.not_before = world.last.not_before;
+	world.known.not_after = world.last.not_after;
+	memcpy(world.known_fingerprint, world.last.fingerprint, 32);
+	world.known.fingerprint = (ProtobufCBinaryData){ .data = world.known_fingerprint, .len = 32 };
+	world.refuse = 1;
+	world.refusal = KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REPEATED;
+	pthread_mutex_unlock(&world.lock);
+}
+
+static void test_issue_repeated_request_gets_the_same_certificate(void **state)
+{
+	(void)state;
+	struct asked first, again;
+	ask(&first);
+	assert_int_equal(first.status.code, STATUS_OK);
+	remember_last_as_known();
+	usleep(1100000); /* another second: the times are the record's */
+	ask(&again);
+	assert_int_equal(again.status.code, STATUS_OK);
+	assert_int_equal(again.serial, first.serial);
+	assert_int_equal(again.not_after, first.not_after);
+	assert_string_equal(again.certificate, first.certificate);
+	asked_fini(&first);
+	asked_fini(&again);
+}
+
+static void test_issue_repeated_request_gets_no_other_certificate(void **state)
+{
+	(void)state;
+	struct asked a;
+	ask(&a);
+	asked_fini(&a);
+	remember_last_as_known();
+	world.known_fingerprint[7] ^= 1;
+	ask(&a);
+	assert_int_equal(a.status.code, STATUS_ABORTED);
+	assert_non_null(strstr(a.status.message, "new request id"));
+	assert_null(a.certificate);
+	asked_fini(&a);
+
+	remember_last_as_known();
+	world.known.fingerprint.len = 0; /* a replica that says nothing of it */
+	ask(&a);
+	assert_int_equal(a.status.code, STATUS_ABORTED);
+	asked_fini(&a);
+}
+
+static void test_issue_repeated_request_is_checked_as_a_new_one(void **state)
+{
+	(void)state;
+	struct asked a;
+	ask(&a);
+	asked_fini(&a);
+	remember_last_as_known();
+	WITH_WORLD(world.min_serial = 2000);
+	ask(&a);
+	assert_int_equal(a.status.code, STATUS_ABORTED);
+	assert_non_null(strstr(a.status.message, "min_serial"));
+	asked_fini(&a);
+
+	WITH_WORLD(world.min_serial = 0);
+	ask(&a);
+	asked_fini(&a);
+	remember_last_as_known();
+	WITH_WORLD(world.node = object_of(&node_a, 6); world.revision = 6);
+	ask(&a);
+	assert_int_equal(a.status.code, STATUS_ABORTED);
+	assert_non_null(strstr(a.status.message, "changed"));
+	asked_fini(&a);
+
+	WITH_WORLD(world.node = object_of(&node_a, 5); world.revision = 5);
+	ask(&a);
+	asked_fini(&a);
+	remember_last_as_known();
+	WITH_WORLD(world.caller_refused = true);
+	ask(&a);
+	assert_int_equal(a.status.code, STATUS_PERMISSION_DENIED);
 	asked_fini(&a);
 }
 
@@ -427,9 +701,9 @@ static void test_issue_without_quorum_is_unavailable_in_time(void **state)
 	assert_int_equal(a.status.code, STATUS_UNAVAILABLE);
 	assert_null(a.certificate);
 	/* The caller is told at its deadline; that no quorum answers shows when the record's own time is over. */
-	for (int i = 0; issuing_healthy(issuing) && i < 20000; i++)
+	for (int i = 0; healthy() && i < 20000; i++)
 		usleep(1000);
-	assert_false(issuing_healthy(issuing));
+	assert_false(healthy());
 	asked_fini(&a);
 
 	/* One that has the time gets its certificate when the quorum is back. */
@@ -550,8 +824,8 @@ static void test_issue_many_have_serials_of_their_own(void **state)
 	size_t refused = 0;
 	for (size_t i = 0; i < MANY; i++) {
 		wait_answer(&many[i]);
-		if (many[i].status.code == STATUS_FAILED_PRECONDITION) {
-			refused++; /* the same one was refused twice */
+		if (many[i].status.code == STATUS_ABORTED) {
+			refused++; /* the same one was refused three times */
 			asked_fini(&many[i]);
 			continue;
 		}
@@ -561,7 +835,7 @@ static void test_issue_many_have_serials_of_their_own(void **state)
 		assert_true(is_recorded(many[i].serial));
 		asked_fini(&many[i]);
 	}
-	assert_true(refused <= 3);
+	assert_true(refused <= 2);
 }
 
 static void test_issue_stop_answers_everyone(void **state)
@@ -608,6 +882,14 @@ int main(void)
 		ISSUE_TEST(test_issue_signs_what_the_configuration_says),
 		ISSUE_TEST(test_issue_answers_nothing_before_the_commit),
 		ISSUE_TEST(test_issue_takes_another_serial_after_a_refusal),
+		ISSUE_TEST(test_issue_keeps_its_block_where_a_serial_is_taken),
+		ISSUE_TEST(test_issue_refuses_the_requester_and_burns_no_serials),
+		ISSUE_TEST(test_issue_record_says_who_asked_for_what),
+		ISSUE_TEST(test_issue_hands_nothing_to_who_is_refused_by_then),
+		ISSUE_TEST(test_issue_hands_out_no_serial_below_the_minimum),
+		ISSUE_TEST(test_issue_repeated_request_gets_the_same_certificate),
+		ISSUE_TEST(test_issue_repeated_request_gets_no_other_certificate),
+		ISSUE_TEST(test_issue_repeated_request_is_checked_as_a_new_one),
 		ISSUE_TEST(test_issue_without_quorum_is_unavailable_in_time),
 		ISSUE_TEST(test_issue_does_no_work_for_nobody),
 		ISSUE_TEST(test_issue_names_the_field_that_is_wrong),

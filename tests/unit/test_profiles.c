@@ -110,8 +110,13 @@ static void test_profiles_validity_is_as_asked(void **state)
 	assert_int_equal(profile_validity(&lifetimes, 0, NOW, NOW * 2, NULL, &t), STATUS_OK);
 	assert_int_equal(t.not_before, NOW - PROFILE_CLOCK_SKEW_S);
 	assert_int_equal(t.not_after, NOW + 72 * HOUR);
-	assert_int_equal(profile_validity(&lifetimes, 60, NOW, NOW * 2, NULL, &t), STATUS_OK);
-	assert_int_equal(t.not_after, NOW + 60);
+	assert_int_equal(profile_validity(&lifetimes, PROFILE_LIFETIME_MIN_S, NOW, NOW * 2, NULL, &t), STATUS_OK);
+	assert_int_equal(t.not_after, NOW + PROFILE_LIFETIME_MIN_S);
+	struct status st;
+	assert_int_equal(profile_validity(&lifetimes, PROFILE_LIFETIME_MIN_S - 1, NOW, NOW * 2, &st, &t),
+			 STATUS_INVALID_ARGUMENT);
+	assert_non_null(strstr(st.message, "at least 300 s"));
+	assert_int_equal(profile_validity(&lifetimes, 1, NOW, NOW * 2, &st, &t), STATUS_INVALID_ARGUMENT);
 }
 
 static void test_profiles_validity_is_always_below_168_hours(void **state)

@@ -31,21 +31,30 @@ struct entry {
 	struct recorder_entry base;
 	unsigned calls;
 	struct status verdict;
+	uint64_t known; /* serial of the record that the refusal came with */
 };
 
 static void entry_done(struct recorder_entry *base, const struct status *verdict)
 {
 	struct entry *e = (struct entry *)(void *)base;
 	e->verdict = *verdict;
+	e->known = base->known ? base->known->serial : 0;
 	e->calls++;
 }
 
 static void submit(struct entry *e, uint64_t serial, unsigned patience_ms)
 {
-	*e = (struct entry){ .base = { .done = entry_done, .give_up_ms = clock_monotonic_ms() + patience_ms } };
+	*e = (struct entry){ .base = { .done = entry_done, .turn.whose = "node/a",
+				      .give_up_ms = clock_monotonic_ms() + patience_ms } };
 	kds__v1__issued_certificate__init(&e->base.certificate);
 	e->base.certificate.serial = serial;
 	recorder_submit(recorder, &e->base);
+}
+
+static bool healthy(void)
+{
+	struct status st;
+	return recorder_health(recorder, &st) == STATUS_OK;
 }
 
 static struct fake_call *next_call(size_t n_expected)
@@ -168,10 +177,10 @@ static void test_recorder_tries_again_while_there_is_time(void **state)
 {
 	(void)state;
 	struct entry patient, hasty;
-	assert_true(recorder_healthy(recorder));
+	assert_true(healthy());
 	submit(&patient, 1, 600000);
 	fake_call_fail(next_call(1), STATUS_DEADLINE_EXCEEDED);
-	assert_false(recorder_healthy(recorder));
+	assert_false(healthy());
 	assert_int_equal(patient.calls, 0);
 	submit(&hasty, 2, 0);
 	struct fake_call *c = next_call(1);
@@ -184,35 +193,84 @@ static void test_recorder_tries_again_while_there_is_time(void **state)
 	assert_int_equal(patient.calls, 0);
 	answer(next_call(1), 1, SIZE_MAX);
 	assert_int_equal(patient.verdict.code, STATUS_OK);
-	assert_true(recorder_healthy(recorder));
+	assert_true(healthy());
 }
 
-static void test_recorder_waits_no_longer_than_the_most_pressing(void **state)
+/* One caller with no time at all: the call has its own time, the others theirs, and it says nothing of the quorum. */
+static void test_recorder_call_does_not_follow_one_deadline(void **state)
 {
 	(void)state;
 	struct entry e[3];
-	submit(&e[0], 1, 600000);
+	submit(&e[0], 1, 15);
 	struct fake_call *c = next_call(1);
-	assert_true(c->timeout_ms <= 2000 && c->timeout_ms > 0);
+	assert_int_equal(c->timeout_ms, RECORDER_CALL_MS);
 	submit(&e[1], 2, 600000);
-	submit(&e[2], 3, 300);
+	submit(&e[2], 3, 15);
 	answer(c, 1, SIZE_MAX);
 	c = next_call(2);
-	assert_true(c->timeout_ms <= 300 && c->timeout_ms > 0);
+	assert_int_equal(c->timeout_ms, RECORDER_CALL_MS);
 	answer(c, 2, SIZE_MAX);
+	assert_true(healthy());
 }
 
-static void test_recorder_reports_a_refused_ca(void **state)
+static void test_recorder_passes_failures_on_as_they_are(void **state)
 {
 	(void)state;
 	struct entry e;
+	struct status st;
 	submit(&e, 1, 600000);
 	fake_call_fail(next_call(1), STATUS_PERMISSION_DENIED);
 	assert_int_equal(e.calls, 1);
-	assert_int_equal(e.verdict.code, STATUS_FAILED_PRECONDITION);
+	assert_int_equal(e.verdict.code, STATUS_PERMISSION_DENIED);
+	assert_int_equal(recorder_health(recorder, &st), STATUS_PERMISSION_DENIED);
+	assert_non_null(strstr(st.message, "the test says so"));
 	submit(&e, 1, 600000);
 	fake_call_fail(next_call(1), STATUS_RESOURCE_EXHAUSTED);
 	assert_int_equal(e.verdict.code, STATUS_RESOURCE_EXHAUSTED);
+	assert_true(healthy()); /* a replica answered, and has a quorum for all we know */
+	submit(&e, 1, 600000);
+	fake_call_fail(next_call(1), STATUS_INVALID_ARGUMENT);
+	assert_int_equal(e.verdict.code, STATUS_INTERNAL); /* our mistake, not the requester's */
+}
+
+static void test_recorder_tells_why_and_what_is_known(void **state)
+{
+	(void)state;
+	struct entry e;
+	submit(&e, 9, 600000);
+	Kds__V1__IssuedCertificate known = KDS__V1__ISSUED_CERTIFICATE__INIT;
+	known.serial = 5;
+	Kds__V1__RecordResult result = KDS__V1__RECORD_RESULT__INIT, *list[] = { &result };
+	result.code = STATUS_ALREADY_EXISTS;
+	result.refusal = KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REPEATED;
+	result.known = &known;
+	Kds__V1__RecordResponse response = KDS__V1__RECORD_RESPONSE__INIT;
+	response.n_results = 1;
+	response.results = list;
+	fake_call_answer(next_call(1), &response.base);
+	assert_int_equal(e.verdict.code, STATUS_ABORTED);
+	assert_int_equal(e.base.refusal, KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REPEATED);
+	assert_int_equal(e.known, 5);
+}
+
+static void test_recorder_takes_turns(void **state)
+{
+	(void)state;
+	static struct entry many[15];
+	struct entry first, other;
+	submit(&first, 9999, 5000);
+	struct fake_call *c = next_call(1);
+	for (size_t i = 0; i < 15; i++)
+		submit(&many[i], 1 + i, 5000);
+	other = (struct entry){ .base = { .done = entry_done, .turn.whose = "node/b", .give_up_ms = UINT64_MAX } };
+	kds__v1__issued_certificate__init(&other.base.certificate);
+	other.base.certificate.serial = 77;
+	recorder_submit(recorder, &other.base);
+	struct fake_call *second = next_call(16);
+	assert_int_equal(serial_in(second, 0), 1);
+	assert_int_equal(serial_in(second, 1), 77);
+	answer(second, 16, SIZE_MAX);
+	answer(c, 1, SIZE_MAX);
 }
 
 #define RECORDER_TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -225,8 +283,10 @@ int main(void)
 		RECORDER_TEST(test_recorder_tells_each_its_own_verdict),
 		RECORDER_TEST(test_recorder_takes_no_silence_for_consent),
 		RECORDER_TEST(test_recorder_tries_again_while_there_is_time),
-		RECORDER_TEST(test_recorder_waits_no_longer_than_the_most_pressing),
-		RECORDER_TEST(test_recorder_reports_a_refused_ca),
+		RECORDER_TEST(test_recorder_call_does_not_follow_one_deadline),
+		RECORDER_TEST(test_recorder_passes_failures_on_as_they_are),
+		RECORDER_TEST(test_recorder_tells_why_and_what_is_known),
+		RECORDER_TEST(test_recorder_takes_turns),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,7 +65,7 @@ static void waiter_done(struct serials_waiter *base, const struct status *st, ui
 
 static struct waiter new_waiter(void)
 {
-	return (struct waiter){ .base = { .done = waiter_done } };
+	return (struct waiter){ .base = { .turn.whose = "node/a", .done = waiter_done } };
 }
 
 static uint64_t take_one(void)
@@ -146,7 +146,10 @@ static void test_serials_failure_reaches_those_who_wait(void **state)
 	assert_no_call(); /* not in circles: the next need asks again */
 	assert_false(serials_take(serials, &w.base, &serial));
 	fake_call_fail(next_call(), STATUS_PERMISSION_DENIED);
-	assert_int_equal(w.code, STATUS_FAILED_PRECONDITION);
+	assert_int_equal(w.code, STATUS_PERMISSION_DENIED); /* a replica's answer stays what it is */
+	assert_false(serials_take(serials, &w.base, &serial));
+	fake_call_fail(next_call(), STATUS_RESOURCE_EXHAUSTED);
+	assert_int_equal(w.code, STATUS_RESOURCE_EXHAUSTED);
 	assert_false(serials_take(serials, &w.base, &serial));
 	answer_block(next_call(), 100);
 	assert_int_equal(w.code, STATUS_OK);
@@ -209,11 +212,54 @@ static void test_serials_minimum_reaches_the_second_block(void **state)
 	assert_int_equal(take_one(), 205);
 }
 
+static void test_serials_waiters_take_turns(void **state)
+{
+	(void)state;
+	struct waiter many[BLOCK], other = new_waiter();
+	uint64_t serial;
+	for (size_t i = 0; i < BLOCK; i++) {
+		many[i] = new_waiter();
+		assert_false(serials_take(serials, &many[i].base, &serial));
+	}
+	other.base.turn.whose = "node/b";
+	assert_false(serials_take(serials, &other.base, &serial));
+	answer_block(next_call(), 100);
+	assert_int_equal(other.serial, 101);
+	assert_int_equal(many[BLOCK - 2].serial, 109);
+	assert_int_equal(many[BLOCK - 1].calls, 0);
+	answer_block(next_call(), 200);
+	assert_int_equal(many[BLOCK - 1].serial, 200);
+}
+
+/* A hundred certificates of one block are refused: that costs one new block, not a hundred. */
+static void test_serials_drop_keeps_what_is_newer(void **state)
+{
+	(void)state;
+	answer_block(next_call(), 100);
+	for (int i = 0; i < BLOCK / 2; i++)
+		(void)take_one();
+	answer_block(next_call(), 200);
+	serials_drop(serials, 100);
+	struct waiter w = new_waiter();
+	uint64_t serial;
+	assert_false(serials_take(serials, &w.base, &serial)); /* 200 to 209 were closed with it */
+	answer_block(next_call(), 300);
+	assert_int_equal(w.serial, 300);
+	serials_drop(serials, 101);
+	serials_drop(serials, 104);
+	assert_int_equal(take_one(), 301);
+	serials_drop(serials, 300);
+	w = new_waiter();
+	assert_false(serials_take(serials, &w.base, &serial));
+	answer_block(next_call(), 400);
+	assert_int_equal(w.serial, 400);
+}
+
 static void test_serials_drop_forgets_what_is_at_hand(void **state)
 {
 	(void)state;
 	answer_block(next_call(), 100);
-	serials_drop(serials);
+	serials_drop(serials, 100);
 	struct waiter w = new_waiter();
 	uint64_t serial;
 	assert_false(serials_take(serials, &w.base, &serial));
@@ -321,6 +367,8 @@ int main(void)
 		SERIALS_TEST(test_serials_repeats_the_request_id_while_unknown),
 		SERIALS_TEST(test_serials_drops_those_below_the_minimum),
 		SERIALS_TEST(test_serials_minimum_reaches_the_second_block),
+		SERIALS_TEST(test_serials_waiters_take_turns),
+		SERIALS_TEST(test_serials_drop_keeps_what_is_newer),
 		SERIALS_TEST(test_serials_drop_forgets_what_is_at_hand),
 		SERIALS_TEST(test_serials_refuses_a_block_that_is_none),
 		SERIALS_TEST(test_serials_never_gives_one_twice_to_threads),

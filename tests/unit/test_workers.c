@@ -7,6 +7,26 @@
 
 #include "common/daemon/workers.h"
 
+static struct workers *start(unsigned threads, unsigned max, unsigned max_one)
+{
+	struct status st;
+	struct workers *w;
+	const struct workers_limits limits = { .threads = threads, .max_queued = max, .max_queued_one = max_one };
+	assert_int_equal(workers_start(&limits, &st, &w), STATUS_OK);
+	return w;
+}
+
+static enum status_code submit(struct workers *w, struct workers_job *job, const char *whose, void (*work)(void *),
+			       void *arg)
+{
+	struct status st;
+	*job = (struct workers_job){ .turn.whose = whose, .work = work, .arg = arg };
+	enum status_code rc = workers_submit(w, job, &st);
+	if (rc != STATUS_OK)
+		assert_int_equal(st.code, rc);
+	return rc;
+}
+
 static void count(void *arg)
 {
 	atomic_fetch_add((atomic_uint *)arg, 1);
@@ -15,12 +35,11 @@ static void count(void *arg)
 static void test_workers_run_each_job_once(void **state)
 {
 	(void)state;
-	struct status st;
-	struct workers *w;
+	static struct workers_job jobs[2000];
 	atomic_uint done = 0;
-	assert_int_equal(workers_start(4, 2000, &st, &w), STATUS_OK);
+	struct workers *w = start(4, 2000, 2000);
 	for (unsigned i = 0; i < 2000; i++)
-		assert_int_equal(workers_submit(w, count, &done, &st), STATUS_OK);
+		assert_int_equal(submit(w, &jobs[i], i % 2 ? "a" : "b", count, &done), STATUS_OK);
 	workers_stop(w); /* runs what is queued */
 	assert_int_equal(atomic_load(&done), 2000);
 }
@@ -43,70 +62,81 @@ static void wait_at_door(void *arg)
 	pthread_mutex_unlock(&d->lock);
 }
 
+static void wait_inside(struct door *d)
+{
+	pthread_mutex_lock(&d->lock);
+	while (!d->inside)
+		pthread_cond_wait(&d->changed, &d->lock);
+	pthread_mutex_unlock(&d->lock);
+}
+
+static void open_door(struct door *d)
+{
+	pthread_mutex_lock(&d->lock);
+	d->open = true;
+	pthread_cond_broadcast(&d->changed);
+	pthread_mutex_unlock(&d->lock);
+}
+
+#define DOOR { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER }
+
 static void test_workers_refuse_what_does_not_fit(void **state)
 {
 	(void)state;
-	struct status st;
-	struct workers *w;
+	struct workers_job jobs[6];
 	atomic_uint done = 0;
-	struct door door = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+	struct door door = DOOR;
+	struct workers *w = start(1, 3, 2);
+	assert_int_equal(submit(w, &jobs[0], "a", wait_at_door, &door), STATUS_OK);
+	wait_inside(&door);
 
-	assert_int_equal(workers_start(1, 2, &st, &w), STATUS_OK);
-	assert_int_equal(workers_submit(w, wait_at_door, &door, &st), STATUS_OK);
-	pthread_mutex_lock(&door.lock);
-	while (!door.inside)
-		pthread_cond_wait(&door.changed, &door.lock);
-	pthread_mutex_unlock(&door.lock);
+	assert_int_equal(submit(w, &jobs[1], "a", count, &done), STATUS_OK);
+	assert_int_equal(submit(w, &jobs[2], "a", count, &done), STATUS_OK);
+	assert_int_equal(submit(w, &jobs[3], "a", count, &done), STATUS_RESOURCE_EXHAUSTED); /* its share */
+	assert_int_equal(submit(w, &jobs[4], "b", count, &done), STATUS_OK);
+	assert_int_equal(submit(w, &jobs[5], "c", count, &done), STATUS_RESOURCE_EXHAUSTED); /* all */
 
-	assert_int_equal(workers_submit(w, count, &done, &st), STATUS_OK);
-	assert_int_equal(workers_submit(w, count, &done, &st), STATUS_OK);
-	assert_int_equal(workers_submit(w, count, &done, &st), STATUS_RESOURCE_EXHAUSTED);
-	assert_int_equal(st.code, STATUS_RESOURCE_EXHAUSTED);
-
-	pthread_mutex_lock(&door.lock);
-	door.open = true;
-	pthread_cond_broadcast(&door.changed);
-	pthread_mutex_unlock(&door.lock);
+	open_door(&door);
 	workers_stop(w);
-	assert_int_equal(atomic_load(&done), 2);
+	assert_int_equal(atomic_load(&done), 3);
 }
 
-struct order {
-	unsigned next;
+static struct {
+	unsigned n;
 	unsigned seen[64];
-};
-
-static struct order order;
+} order;
 
 static void note(void *arg)
 {
-	order.seen[order.next++] = (unsigned)(uintptr_t)arg;
+	order.seen[order.n++] = (unsigned)(uintptr_t)arg;
 }
 
-static void test_workers_keep_the_order_of_one_thread(void **state)
+static void test_workers_take_turns_between_owners(void **state)
 {
 	(void)state;
-	struct status st;
-	struct workers *w;
-	unsigned submitted = 0;
-	assert_int_equal(workers_start(1, 5, &st, &w), STATUS_OK);
-	while (submitted < 64) /* a small ring, so that it wraps */
-		if (workers_submit(w, note, (void *)(uintptr_t)submitted, &st) == STATUS_OK)
-			submitted++;
+	struct workers_job jobs[12];
+	struct door door = DOOR;
+	struct workers *w = start(1, 100, 100);
+	assert_int_equal(submit(w, &jobs[0], "a", wait_at_door, &door), STATUS_OK);
+	wait_inside(&door);
+	for (unsigned i = 1; i <= 9; i++)
+		assert_int_equal(submit(w, &jobs[i], "a", note, (void *)(uintptr_t)i), STATUS_OK);
+	assert_int_equal(submit(w, &jobs[10], "b", note, (void *)(uintptr_t)10), STATUS_OK);
+	assert_int_equal(submit(w, &jobs[11], "b", note, (void *)(uintptr_t)11), STATUS_OK);
+	open_door(&door);
 	workers_stop(w);
-	assert_int_equal(order.next, 64);
-	for (unsigned i = 0; i < 64; i++)
-		assert_int_equal(order.seen[i], i);
+	const unsigned expected[] = { 1, 10, 2, 11, 3, 4, 5, 6, 7, 8, 9 };
+	assert_int_equal(order.n, 11);
+	assert_memory_equal(order.seen, expected, sizeof expected);
 }
 
 static void test_workers_threads_of_cores(void **state)
 {
 	(void)state;
-	struct status st;
-	struct workers *w;
+	struct workers_job job;
 	atomic_uint done = 0;
-	assert_int_equal(workers_start(0, 0, &st, &w), STATUS_OK);
-	assert_int_equal(workers_submit(w, count, &done, &st), STATUS_OK);
+	struct workers *w = start(0, 1, 1);
+	assert_int_equal(submit(w, &job, "", count, &done), STATUS_OK);
 	workers_stop(w);
 	assert_int_equal(atomic_load(&done), 1);
 	workers_stop(NULL);
@@ -117,7 +147,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_workers_run_each_job_once),
 		cmocka_unit_test(test_workers_refuse_what_does_not_fit),
-		cmocka_unit_test(test_workers_keep_the_order_of_one_thread),
+		cmocka_unit_test(test_workers_take_turns_between_owners),
 		cmocka_unit_test(test_workers_threads_of_cores),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

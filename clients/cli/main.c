@@ -7,6 +7,7 @@
 #include "clients/cli/output.h"
 #include "clients/cli/session.h"
 #include "common/base/log.h"
+#include "common/daemon/process.h"
 
 /* One line: what was being done, what went wrong, what to do about it. */
 static void print_error(const struct cli *cli, const struct status *st)
@@ -24,6 +25,7 @@ int main(int argc, char **argv)
 	static struct cli cli;
 	struct status st = { .code = STATUS_OK };
 	enum arguments_result what = ARGUMENTS_DONE;
+	process_refuse_dumps(); /* it reads passphrases and keys */
 	log_init("kds-cli", LOG_LEVEL_ERROR);
 	enum status_code rc = arguments_parse(argc, argv, &cli, &st, &what);
 	if (rc == STATUS_OK && what == ARGUMENTS_RUN) {

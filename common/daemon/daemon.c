@@ -13,6 +13,7 @@
 
 #include "common/base/file.h"
 #include "common/daemon/health.h"
+#include "common/daemon/process.h"
 #include "common/daemon/self.h"
 
 #define CA_FILE_MAX (1 << 20)
@@ -108,6 +109,7 @@ static void log_credentials(const struct daemon_options *o, struct tls_credentia
 enum status_code daemon_new(const struct daemon_options *options, struct status *st, struct daemon **ret_daemon)
 {
 	prepare_process();
+	process_protect();
 	struct daemon *d = calloc(1, sizeof *d);
 	if (!d)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "start: out of memory");
@@ -282,7 +284,7 @@ static void give_memory_back(struct daemon *d)
 	uint64_t work = calls.calls + connections.accepted + closed;
 	bool busy = work - d->work >= TICK_BUSY;
 	if (d->busy && !busy)
-		malloc_trim(0);
+		process_give_memory_back();
 	d->work = work;
 	d->busy = busy;
 }

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "common/base/log.h"
 #include "common/daemon/daemon.h"
@@ -241,8 +240,6 @@ int main(int argc, char **argv)
 	int exit_status = 0;
 
 	settings_init(&ca.settings);
-	/* A core would hold the CA's key. */
-	(void)setrlimit(RLIMIT_CORE, &(struct rlimit){ 0 });
 	enum status_code rc = daemon_options_parse(&program, argc, argv, &st, &ca.options);
 	if (rc == STATUS_OK)
 		rc = read_own_options(&ca, &st);

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -271,8 +270,6 @@ int main(int argc, char **argv)
 	struct keydist k = { 0 };
 	struct status st;
 	int exit_code = 0;
-	/* A core would hold masterKeys. */
-	(void)setrlimit(RLIMIT_CORE, &(struct rlimit){ 0 });
 	enum status_code rc = daemon_options_parse(&program, argc, argv, &st, &k.options);
 	if (rc == STATUS_OK)
 		rc = start(&k, &st);

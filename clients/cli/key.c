@@ -6,8 +6,8 @@
 
 #include "clients/cli/output.h"
 #include "clients/cli/session.h"
+#include "common/base/base64.h"
 #include "common/base/secret.h"
-#include "common/rpc/base64.h"
 #include "keydist.pb-c.h"
 
 #define IDENT_MAX 512

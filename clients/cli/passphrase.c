@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "clients/cli/cli.h"
+#include "common/base/base64.h"
 #include "common/base/secret.h"
-#include "common/rpc/base64.h"
 
 #define PASSPHRASE_SIZE 1024 /* with its NUL */
 

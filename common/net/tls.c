@@ -7,12 +7,9 @@
 #include <gnutls/x509.h>
 
 #include "common/base/clock.h"
-#include "common/base/file.h"
-#include "common/base/secret.h"
 #include "common/x509/accept.h"
 #include "common/x509/cert.h"
-
-#define FILE_MAX (1 << 20)
+#include "common/x509/key.h"
 
 /*
  * X25519 first: it is the cheapest, and a client sends the first group's key share alone (GNUTLS_KEY_SHARE_TOP).
@@ -41,17 +38,12 @@ struct tls_credentials {
 };
 
 /* Checked here and not left to the peers: they would refuse us one by one, and say so less clearly. */
-static enum status_code check_certificate(struct tls_credentials *c, const char *file, const struct buffer *pem,
+static enum status_code check_certificate(struct tls_credentials *c, const char *file, gnutls_x509_crt_t crt,
 					  struct status *st)
 {
-	gnutls_x509_crt_t crt;
-	struct status detail;
-	if (x509_import((struct slice){ pem->data, pem->len }, &detail, &crt) != STATUS_OK)
-		return status_set(st, STATUS_FAILED_PRECONDITION, "%s: %s", file, detail.message);
 	c->not_after = gnutls_x509_crt_get_expiration_time(crt);
-	enum status_code rc = x509_accept_certificate(crt, &detail);
-	gnutls_x509_crt_deinit(crt);
-	if (rc != STATUS_OK)
+	struct status detail;
+	if (x509_accept_certificate(crt, &detail) != STATUS_OK)
 		return status_set(st, STATUS_FAILED_PRECONDITION, "%s: peers would refuse it: %s", file, detail.message);
 	if (c->not_after < (int64_t)(clock_unix_ms() / 1000))
 		return status_set(st, STATUS_FAILED_PRECONDITION,
@@ -59,31 +51,39 @@ static enum status_code check_certificate(struct tls_credentials *c, const char 
 	return STATUS_OK;
 }
 
+static enum status_code set_pair(struct tls_credentials *c, const char *certificate_file, gnutls_x509_crt_t *list,
+				 unsigned n, const char *key_file, gnutls_x509_privkey_t key, struct status *st)
+{
+	int rv = gnutls_certificate_set_x509_key(c->gnutls, list, (int)n, key); /* copies */
+	if (rv == GNUTLS_E_CERTIFICATE_KEY_MISMATCH)
+		return status_set(st, STATUS_FAILED_PRECONDITION,
+				  "%s and %s do not belong together; use the key the certificate was made for",
+				  certificate_file, key_file);
+	if (rv < 0)
+		return status_set(st, STATUS_FAILED_PRECONDITION, "%s, %s: %s", certificate_file, key_file,
+				  gnutls_strerror(rv));
+	return STATUS_OK;
+}
+
 static enum status_code load_pair(struct tls_credentials *c, const char *certificate_file, const char *key_file,
 				  struct status *st)
 {
-	struct buffer pem = { 0 };
-	uint8_t *key = NULL;
-	size_t key_len = 0;
-	enum status_code rc = file_read(certificate_file, FILE_MAX, st, &pem);
+	gnutls_x509_crt_t *list = NULL;
+	gnutls_x509_privkey_t key = NULL;
+	unsigned n = 0;
+	enum status_code rc = x509_load_list(certificate_file, st, &list, &n);
+	if (rc == STATUS_INVALID_ARGUMENT)
+		st->code = rc = STATUS_FAILED_PRECONDITION; /* what the file holds, not what it was asked for */
+	if (rc != STATUS_OK)
+		return rc;
+	rc = x509_key_load(key_file, NULL, st, &key);
 	if (rc == STATUS_OK)
-		rc = secret_read_file(key_file, FILE_MAX, st, &key, &key_len);
+		rc = check_certificate(c, certificate_file, list[0], st);
 	if (rc == STATUS_OK)
-		rc = check_certificate(c, certificate_file, &pem, st);
-	if (rc == STATUS_OK) {
-		gnutls_datum_t crt_pem = { .data = pem.data, .size = (unsigned)pem.len };
-		gnutls_datum_t key_pem = { .data = key, .size = (unsigned)key_len };
-		int rv = gnutls_certificate_set_x509_key_mem2(c->gnutls, &crt_pem, &key_pem, GNUTLS_X509_FMT_PEM, NULL, 0);
-		if (rv == GNUTLS_E_CERTIFICATE_KEY_MISMATCH)
-			rc = status_set(st, STATUS_FAILED_PRECONDITION,
-					"%s and %s do not belong together; use the key the certificate was made for",
-					certificate_file, key_file);
-		else if (rv < 0)
-			rc = status_set(st, STATUS_FAILED_PRECONDITION, "%s, %s: %s", certificate_file, key_file,
-					gnutls_strerror(rv));
-	}
-	buffer_free(&pem);
-	secret_free(key, key_len + 1);
+		rc = set_pair(c, certificate_file, list, n, key_file, key, st);
+	if (key)
+		gnutls_x509_privkey_deinit(key);
+	x509_list_free(list, n);
 	return rc;
 }
 

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "common/rpc/base64.h"
+#include "common/base/base64.h"
 #include "common/rpc/json_field.h"
 
 static json_t *from_message(const ProtobufCMessage *m, bool all);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/rpc/base64.h"
+#include "common/base/base64.h"
 #include "common/rpc/json_field.h"
 #include "common/rpc/path.h"
 

@@ -1,7 +1,12 @@
 #include "common/x509/key.h"
 
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
 #include <gnutls/crypto.h>
 
+#include "common/base/base64.h"
 #include "common/base/file.h"
 #include "common/base/secret.h"
 
@@ -45,6 +50,53 @@ static enum status_code import_failed(struct status *st, const char *path, const
 	return status_set(st, STATUS_FAILED_PRECONDITION, "%s: not a private key in PEM: %s", path, gnutls_strerror(rv));
 }
 
+/* What stands between the lines "-----BEGIN <label>-----" and "-----END"; NULL: there is no such block. */
+static const char *pem_body(const char *pem, const char *label, size_t *ret_len)
+{
+	char begin[64];
+	snprintf(begin, sizeof begin, "-----BEGIN %s-----", label);
+	const char *body = strstr(pem, begin);
+	const char *end = body ? strstr(body, "-----END") : NULL;
+	if (!end)
+		return NULL;
+	body += strlen(begin);
+	*ret_len = (size_t)(end - body);
+	return body;
+}
+
+/* GnuTLS frees what it makes of PEM without wiping it, so it gets DER. False: not a key in plain PEM. */
+static bool import_plain(gnutls_x509_privkey_t key, const char *pem)
+{
+	static const char *const labels[] = { "PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY" };
+	size_t len = 0, der_len;
+	const char *body = NULL;
+	for (size_t i = 0; i < sizeof labels / sizeof *labels && !body; i++)
+		body = pem_body(pem, labels[i], &len);
+	uint8_t *der = body ? secret_alloc(len) : NULL;
+	if (!der)
+		return false;
+	size_t text_len = 0;
+	for (size_t i = 0; i < len; i++)
+		if (!isspace((unsigned char)body[i]))
+			der[text_len++] = (uint8_t)body[i];
+	bool done = false;
+	if (base64_decode((struct slice){ der, text_len }, der, &der_len)) {
+		const gnutls_datum_t d = { .data = der, .size = (unsigned)der_len };
+		done = gnutls_x509_privkey_import2(key, &d, GNUTLS_X509_FMT_DER, NULL, GNUTLS_PKCS_PLAIN) >= 0;
+	}
+	secret_free(der, len);
+	return done;
+}
+
+/* `pem` ends with NUL. */
+static int import_pem(gnutls_x509_privkey_t key, const uint8_t *pem, size_t len, const char *passphrase)
+{
+	if (import_plain(key, (const char *)pem))
+		return 0;
+	const gnutls_datum_t d = { .data = (unsigned char *)pem, .size = (unsigned)len };
+	return gnutls_x509_privkey_import2(key, &d, GNUTLS_X509_FMT_PEM, passphrase, 0);
+}
+
 enum status_code x509_key_load(const char *path, const char *passphrase, struct status *st,
 			       gnutls_x509_privkey_t *ret_key)
 {
@@ -59,8 +111,7 @@ enum status_code x509_key_load(const char *path, const char *passphrase, struct 
 		rc = failed(st, path, rv);
 		goto out;
 	}
-	gnutls_datum_t pem = { .data = data, .size = (unsigned)len };
-	rv = gnutls_x509_privkey_import2(key, &pem, GNUTLS_X509_FMT_PEM, passphrase, 0);
+	rv = import_pem(key, data, len, passphrase);
 	if (rv < 0) {
 		rc = import_failed(st, path, passphrase, rv);
 		goto out;

@@ -7,6 +7,7 @@
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 
+#include "common/base/base64.h"
 #include "common/base/file.h"
 #include "common/base/secret.h"
 
@@ -17,6 +18,7 @@
 #define PURPOSE_MAX 255
 
 enum { ID_SIZE = 8, NONCE_SIZE = 12, KEY_SIZE = 32, TAG_SIZE = 16, HEAD_SIZE = 1 + ID_SIZE, HASH_SIZE = 32 };
+#define KEY_TEXT_SIZE (44 + 1) /* in base64 */
 
 struct seal_key {
 	uint8_t id[ID_SIZE];
@@ -50,33 +52,25 @@ static void id_to_hex(const uint8_t id[ID_SIZE], char ret_hex[2 * ID_SIZE + 1])
 		snprintf(ret_hex + 2 * i, 3, "%02x", id[i]);
 }
 
-/* Writes the line of one key; false: no memory. */
-static bool format_line(const struct seal_key *k, char *line, size_t size)
+static void format_line(const struct seal_key *k, char *line, size_t size)
 {
-	gnutls_datum_t key = { .data = (unsigned char *)k->key, .size = KEY_SIZE }, base64 = { 0 };
-	if (gnutls_base64_encode2(&key, &base64) < 0)
-		return false;
-	char hex[2 * ID_SIZE + 1];
+	char hex[2 * ID_SIZE + 1], base64[KEY_TEXT_SIZE];
 	id_to_hex(k->id, hex);
-	snprintf(line, size, SEAL_LINE " %s %.*s\n", hex, (int)base64.size, (const char *)base64.data);
-	secret_wipe(base64.data, base64.size);
-	gnutls_free(base64.data);
-	return true;
+	base64_encode((struct slice){ k->key, KEY_SIZE }, base64);
+	snprintf(line, size, SEAL_LINE " %s %s\n", hex, base64);
+	secret_wipe(base64, sizeof base64);
 }
 
 enum status_code seal_create_file(const char *path, struct status *st)
 {
-	char line[128];
+	char line[128] = "";
 	struct seal_key k;
 	enum status_code rc = secret_random(k.key, KEY_SIZE, st);
 	if (rc == STATUS_OK)
 		rc = key_id(k.key, st, k.id);
 	if (rc != STATUS_OK)
 		goto out;
-	if (!format_line(&k, line, sizeof line)) {
-		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "make %s: out of memory", path);
-		goto out;
-	}
+	format_line(&k, line, sizeof line);
 	rc = file_write(path, (struct slice){ line, strlen(line) }, 0600, false, st);
 out:
 	secret_wipe(&k, sizeof k);
@@ -92,24 +86,23 @@ static enum status_code parse_line(struct seal *s, char *line, unsigned number, 
 	if (!word || word[0] == '#')
 		return STATUS_OK;
 	const char *id = strtok_r(NULL, " \t\r", &rest);
-	const char *base64 = strtok_r(NULL, " \t\r", &rest);
+	char *base64 = strtok_r(NULL, " \t\r", &rest);
 	if (strcmp(word, SEAL_LINE) != 0 || !base64 || strtok_r(NULL, " \t\r", &rest))
 		return status_set(st, STATUS_FAILED_PRECONDITION,
 				  "%s:%u: not a sealing key; copy the file again from another host", s->path, number);
 	if (s->n == SEAL_KEYS_MAX)
 		return status_set(st, STATUS_FAILED_PRECONDITION, "%s: more than %d sealing keys; drop the oldest (last) ones",
 				  s->path, SEAL_KEYS_MAX);
-	gnutls_datum_t text = { .data = (unsigned char *)base64, .size = (unsigned)strlen(base64) }, key = { 0 };
-	bool ok = gnutls_base64_decode2(&text, &key) >= 0 && key.size == KEY_SIZE;
 	struct seal_key *k = &s->keys[s->n];
 	char hex[2 * ID_SIZE + 1] = "";
+	size_t len;
+	/* Where it stands, which is secret memory. */
+	bool ok = base64_decode((struct slice){ base64, strlen(base64) }, (uint8_t *)base64, &len) && len == KEY_SIZE;
 	if (ok) {
-		memcpy(k->key, key.data, KEY_SIZE);
+		memcpy(k->key, base64, KEY_SIZE);
 		ok = key_id(k->key, NULL, k->id) == STATUS_OK;
 		id_to_hex(k->id, hex);
 	}
-	secret_wipe(key.data, key.size);
-	gnutls_free(key.data);
 	if (!ok || strcmp(hex, id) != 0)
 		return status_set(st, STATUS_FAILED_PRECONDITION,
 				  "%s:%u: damaged, key and key id differ; copy the file again from another host", s->path,

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/rpc/base64.h"
+#include "common/base/base64.h"
 #include "common/rpc/json.h"
 #include "config.pb-c.h"
 #include "rpc.pb-c.h"

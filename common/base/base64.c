@@ -1,4 +1,4 @@
-#include "common/rpc/base64.h"
+#include "common/base/base64.h"
 
 static const char alphabet[64] = {
 	'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J', 'K', 'L', 'M', 'N', 'O', 'P', 'Q', 'R', 'S', 'T', 'U', 'V',

@@ -77,6 +77,7 @@ struct conn {
 
 	/* In. `plain` belongs to the read callback, which hands frames of it out without the mutex. */
 	struct conn_input in;
+	size_t barren;             /* bytes since the last that held plain text */
 	struct buffer plain;
 	bool read_pending;         /* a read of the stream is under way */
 	bool draining;             /* the stream has hung up; what the system still holds is read */

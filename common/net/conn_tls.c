@@ -15,11 +15,19 @@
 #include "common/x509/name.h"
 
 /*
- * What a peer without a verified certificate may make us hold for one handshake message. The longest is a chain: all the
- * names that a leaf may have, and for each certificate its key, signature and the rest (1.8 KiB with RSA of 4096 bits).
+ * What a peer without a verified certificate may make us hold. GnuTLS counts the messages of a handshake together, our
+ * own among them, and most of both ends' is a chain: all the names that a leaf may have, and for each certificate its
+ * key, signature and the rest (1.8 KiB with RSA of 4096 bits).
  */
 #define CERTIFICATE_BESIDES_NAMES 2560
-#define HANDSHAKE_MESSAGE_MAX (X509_NAMES_MAX + CHAIN_MAX * CERTIFICATE_BESIDES_NAMES)
+#define CHAIN_BYTES_MAX (X509_NAMES_MAX + CHAIN_MAX * CERTIFICATE_BESIDES_NAMES)
+#define HANDSHAKE_MAX (2 * CHAIN_BYTES_MAX + 8192)
+/*
+ * It counts a message when it is whole, though, and a message may say that it has 16 MiB. So bytes are counted here that
+ * bring no plain text: those of a handshake, and later of KeyUpdates and the like, which whoever sends nothing else has
+ * no use for.
+ */
+#define BARREN_MAX (128 * 1024)
 /* More than one round of conn_tls_encrypt() writes; the rest is for answers to KeyUpdate, which a peer asks for. */
 #define CIPHER_MAX (256 * 1024)
 #define RECORD_MAX 16384
@@ -130,7 +138,7 @@ enum status_code conn_tls_init(struct conn *c, struct status *st)
 	gnutls_transport_set_push_function(c->session, push);
 	gnutls_transport_set_pull_function(c->session, pull);
 	gnutls_handshake_set_timeout(c->session, GNUTLS_INDEFINITE_TIMEOUT); /* ours covers the SP hello too */
-	gnutls_handshake_set_max_packet_length(c->session, HANDSHAKE_MESSAGE_MAX);
+	gnutls_handshake_set_max_packet_length(c->session, HANDSHAKE_MAX);
 	return STATUS_OK;
 }
 
@@ -201,22 +209,31 @@ static enum tls_progress fail(struct conn *c, int rv)
 
 /*
  * GnuTLS says "again" also when it has read a record that is not all its caller waits for: a part of a message, a
- * KeyUpdate. What follows that is still to be read, here or never.
+ * KeyUpdate. What follows that is still to be read, here or never. Zero: call again now.
  */
-static bool input_left(const struct conn *c, size_t used_before)
+static int after_again(struct conn *c, size_t used_before)
 {
-	return c->in.used < c->in.len && c->in.used > used_before;
+	size_t taken = c->in.used - used_before;
+	c->barren += taken;
+	if (c->barren > BARREN_MAX)
+		return GNUTLS_E_HANDSHAKE_TOO_LARGE;
+	if (c->in.used == c->in.len)
+		return GNUTLS_E_AGAIN;
+	return taken > 0 ? 0 : GNUTLS_E_INTERNAL_ERROR;
 }
 
 /* Without the mutex. */
 static int compute_handshake(struct conn *c)
 {
 	int rv;
-	size_t used;
 	do {
-		used = c->in.used;
+		size_t used = c->in.used;
 		rv = gnutls_handshake(c->session);
-	} while (rv < 0 && (rv == GNUTLS_E_AGAIN ? input_left(c, used) : !gnutls_error_is_fatal(rv)));
+		if (rv == GNUTLS_E_AGAIN)
+			rv = after_again(c, used);
+		else if (rv >= 0)
+			return 0;
+	} while (rv >= 0 || (rv != GNUTLS_E_AGAIN && !gnutls_error_is_fatal(rv)));
 	return rv;
 }
 
@@ -256,8 +273,11 @@ enum tls_progress conn_tls_handshake(struct conn *c)
 	if (c->state != CONN_HANDSHAKE)
 		return TLS_FAILED;
 	if (rv == GNUTLS_E_AGAIN)
-		return c->in.used < c->in.len ? fail(c, GNUTLS_E_INTERNAL_ERROR) : TLS_AGAIN;
-	return rv < 0 ? fail(c, rv) : check_handshake(c);
+		return TLS_AGAIN;
+	if (rv < 0)
+		return fail(c, rv);
+	c->barren = 0;
+	return check_handshake(c);
 }
 
 enum tls_progress conn_tls_decrypt(struct conn *c)
@@ -271,18 +291,22 @@ enum tls_progress conn_tls_decrypt(struct conn *c)
 			return TLS_FAILED;
 		}
 		ssize_t n = gnutls_record_recv(c->session, c->plain.data + c->plain.len, c->plain.cap - c->plain.len);
-		if (n > 0)
+		if (n == GNUTLS_E_AGAIN) {
+			n = after_again(c, used);
+			if (n == 0)
+				continue;
+		}
+		if (n > 0) {
 			c->plain.len += (size_t)n;
-		else if (n == 0)
+			c->barren = 0;
+		} else if (n == 0) {
 			return TLS_CLOSED;
-		else if (n == GNUTLS_E_AGAIN && c->in.used == c->in.len)
+		} else if (n == GNUTLS_E_AGAIN) {
 			return TLS_AGAIN;
-		else if (n == GNUTLS_E_AGAIN && !input_left(c, used))
-			return fail(c, GNUTLS_E_INTERNAL_ERROR);
-		else if (n == GNUTLS_E_REHANDSHAKE) /* of TLS 1.2: a new identity in the middle of things */
-			return fail(c, GNUTLS_E_REHANDSHAKE);
-		else if (gnutls_error_is_fatal((int)n))
+		} else if (n == GNUTLS_E_REHANDSHAKE || gnutls_error_is_fatal((int)n)) {
+			/* A handshake again, in 1.2: a new identity in the middle of things. */
 			return fail(c, (int)n);
+		}
 	}
 }
 

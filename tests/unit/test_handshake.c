@@ -17,8 +17,12 @@
 
 #include <gnutls/abstract.h>
 
+#include "common/base/file.h"
 #include "common/net/conn_internal.h"
 #include "common/net/trust_verify.h"
+#include "common/x509/cert.h"
+#include "common/x509/key.h"
+#include "common/x509/name.h"
 #include "tests/support/sp_client.h"
 #include "tests/support/wire.h"
 
@@ -534,6 +538,29 @@ static void test_handshake_short_records(void **state)
 	gnutls_certificate_free_credentials(credentials);
 }
 
+/* One message that never ends: what it announces is not what we hold for it. */
+static void test_handshake_endless_message(void **state)
+{
+	enum { PIECE = 16000, ANNOUNCED = 0xffffff };
+	struct wire *w = *state;
+	static uint8_t record[RECORD_HEAD + PIECE];
+	struct sp_client c;
+	const uint8_t head[] = { RECORD_HANDSHAKE, 3, 1, PIECE >> 8, PIECE & 0xff };
+	const uint8_t client_hello[] = { 1, ANNOUNCED >> 16, ANNOUNCED >> 8 & 0xff, ANNOUNCED & 0xff, 3, 3 };
+	wire_listen(w);
+	assert_true(sp_connect(&c, NULL, listener_address(w->listener)));
+	memcpy(record, head, sizeof head);
+	memcpy(record + sizeof head, client_hello, sizeof client_hello);
+	for (unsigned sent = 0; sent < ANNOUNCED / PIECE; sent++) {
+		if (!sp_write(&c, record, sizeof record))
+			break;
+		memset(record + RECORD_HEAD, 0, PIECE);
+	}
+	sp_close(&c, false);
+	wire_wait_down(&w->log, 1);
+	wire_expect(&w->log, STATUS_UNAVAILABLE, "data size is too large");
+}
+
 /* Keys changed */
 
 /* A KeyUpdate anywhere in a burst that arrives in one segment, asking for one in return or not. */
@@ -686,6 +713,127 @@ static void test_handshake_trust_changes_inside(void **state)
 	peer_end(&p);
 }
 
+/* The largest certificate that may be made */
+
+static gnutls_privkey_t signer_of(gnutls_x509_privkey_t key)
+{
+	gnutls_privkey_t signer;
+	assert_int_equal(gnutls_privkey_init(&signer), 0);
+	assert_int_equal(gnutls_privkey_import_x509(signer, key, 0), 0);
+	return signer;
+}
+
+/* URIs that, with the common name, come to X509_NAMES_MAX; the first is the role's. */
+static unsigned fill_names(const char *common_name, const char *uris[64], char text[64][256])
+{
+	size_t left = X509_NAMES_MAX - strlen(common_name) - X509_NAME_OVERHEAD;
+	unsigned n = 0;
+	while (left > 0) {
+		size_t len = left > 512 ? 255 : left > 263 ? left / 2 - X509_NAME_OVERHEAD : left - X509_NAME_OVERHEAD;
+		memset(text[n], 'x', len);
+		text[n][len] = '\0';
+		if (n == 0)
+			len = (size_t)sprintf(text[0], "kds://" PKI_CLUSTER "/role/serial/serial1");
+		else
+			memcpy(text[n], "urn:x:", 6);
+		uris[n] = text[n];
+		n++;
+		left -= len + X509_NAME_OVERHEAD;
+	}
+	return n;
+}
+
+/* Root and CAs, and the largest leaf under them, all with RSA keys of the largest size: CHAIN_MAX in all, in one file. */
+static void make_largest(struct wire *w, gnutls_x509_privkey_t key, struct buffer *ret_root, char ret_chain_file[256])
+{
+	static char text[64][256];
+	static const char *uris[64];
+	gnutls_privkey_t signer = signer_of(key);
+	gnutls_pubkey_t public;
+	gnutls_x509_crt_t crts[CHAIN_MAX];
+	struct buffer pem = { 0 };
+	struct status st;
+	time_t now = time(NULL);
+	char name[65];
+	assert_int_equal(gnutls_pubkey_init(&public), 0);
+	assert_int_equal(gnutls_pubkey_import_privkey(public, signer, 0, 0), 0);
+	for (unsigned i = 0; i < CHAIN_MAX; i++) {
+		struct x509_issuer issuer = { .certificate = i ? crts[i - 1] : NULL, .key = signer };
+		struct x509_template t = { .common_name = name, .not_before = now - 60, .not_after = now + 3600, .path_len = -1 };
+		memset(name, 'n', 64);
+		name[63] = (char)('a' + i);
+		name[64] = '\0';
+		t.usage = i < CHAIN_MAX - 1 ? X509_USAGE_CA : X509_USAGE_SERVER | X509_USAGE_CLIENT;
+		if (i == CHAIN_MAX - 1) {
+			t.uris = uris;
+			t.n_uris = fill_names(name, uris, text);
+		}
+		if (x509_build(&t, public, &issuer, &st, &crts[i]) != STATUS_OK)
+			fail_msg("%s", st.message);
+	}
+	assert_int_equal(x509_to_pem(crts[0], &st, ret_root), STATUS_OK);
+	for (unsigned i = CHAIN_MAX; i-- > 0;) {
+		assert_int_equal(x509_to_pem(crts[i], &st, &pem), STATUS_OK);
+		gnutls_x509_crt_deinit(crts[i]);
+	}
+	snprintf(ret_chain_file, 256, "%s/largest.crt", pki_directory(w->pki));
+	assert_int_equal(file_write(ret_chain_file, (struct slice){ pem.data, pem.len }, 0644, true, &st), STATUS_OK);
+	buffer_free(&pem);
+	gnutls_pubkey_deinit(public);
+	gnutls_privkey_deinit(signer);
+}
+
+/* No certificate is made that an end of ours refuses for its length, and no chain of the depth that is taken. */
+static void test_handshake_largest_certificate(void **state)
+{
+	struct wire *w = *state;
+	char chain_file[256], key_file[256];
+	gnutls_x509_privkey_t key;
+	struct buffer root = { 0 };
+	struct status st;
+	struct trust *trust;
+	struct tls_credentials *largest;
+	assert_int_equal(gnutls_x509_privkey_init(&key), 0);
+	assert_int_equal(gnutls_x509_privkey_generate(key, GNUTLS_PK_RSA, 4096, 0), 0);
+	make_largest(w, key, &root, chain_file);
+	snprintf(key_file, sizeof key_file, "%s/largest.key", pki_directory(w->pki));
+	assert_int_equal(x509_key_save(key, NULL, key_file, &st), STATUS_OK);
+	gnutls_x509_privkey_deinit(key);
+	struct slice pem = { root.data, root.len };
+	assert_int_equal(trust_new(PKI_CLUSTER, PKI_KDS_NAME, &pem, &st, &trust), STATUS_OK);
+	buffer_free(&root);
+	assert_int_equal(tls_credentials_load(chain_file, key_file, TLS_MINIMUM_1_2, &st, &largest), STATUS_OK);
+	w->options.trust = trust;
+	w->options.credentials = largest;
+	wire_listen(w);
+
+	struct wire_log log;
+	struct conn *c;
+	wire_log_init(&log);
+	struct conn_dial options = wire_dial_options(w, largest, &log);
+	options.trust = trust;
+	assert_int_equal(conn_dial(&options, &st, &c), STATUS_OK);
+	wire_wait_up(&log, 1);
+	wire_wait_up(&w->log, 1);
+	assert_int_equal(w->log.roles, PEER_SERIAL);
+	close_conn(c, &log);
+
+	struct peer p;
+	gnutls_certificate_credentials_t credentials;
+	assert_int_equal(gnutls_certificate_allocate_credentials(&credentials), 0);
+	assert_int_equal(gnutls_certificate_set_x509_key_file(credentials, chain_file, key_file, GNUTLS_X509_FMT_PEM), 0);
+	peer_connect(&p, w, TLS12, credentials);
+	assert_int_equal(peer_handshake(&p), 0);
+	assert_true(sp_hello(&p.sp));
+	must_echo(&p, 10);
+	peer_end(&p);
+	gnutls_certificate_free_credentials(credentials);
+	listener_stop(w->listener);
+	w->listener = NULL;
+	tls_credentials_unref(largest);
+	trust_free(trust);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -697,11 +845,13 @@ int main(void)
 		TEST(test_handshake_fragments),
 		TEST(test_handshake_fragments_of_a_server),
 		TEST(test_handshake_short_records),
+		TEST(test_handshake_endless_message),
 		TEST(test_handshake_key_update_in_a_burst),
 		TEST(test_handshake_key_updates_without_end),
 		TEST(test_handshake_holds_no_lock),
 		TEST(test_handshake_closed_inside),
 		TEST(test_handshake_trust_changes_inside),
+		TEST(test_handshake_largest_certificate),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -127,11 +127,24 @@ static enum status_code start_follower(struct ca *ca, struct status *st)
 	return follower_start(&options, st, &ca->follower);
 }
 
+/* CAs with keys of their own have names of their own: peers refuse two of one name (common/net/trust_anchors.h). */
+static void name_authority(const struct ca *ca, char ret_name[160])
+{
+	if (strcmp(ca->authority, "default") == 0)
+		snprintf(ret_name, 160, "%s", ca->options.cluster);
+	else
+		snprintf(ret_name, 160, "%s %s", ca->options.cluster, ca->authority);
+	if (strlen(ret_name) > 64) /* RFC 5280 allows no longer one */
+		snprintf(ret_name, 160, "%s", ca->authority);
+}
+
 static enum status_code start_keeper(struct ca *ca, struct status *st)
 {
+	char common_name[160];
+	name_authority(ca, common_name);
 	const struct keeper_options options = {
 		.authority = ca->authority,
-		.common_name = ca->options.cluster,
+		.common_name = common_name,
 		.requester = ca->options.name,
 		.seal = ca->seal,
 		.channel = ca->channel,

@@ -81,6 +81,8 @@ expect 2 openssl verify -purpose sslserver -CAfile "$infra" "$cluster/admin/admi
 expect 0 openssl x509 -in "$cluster/serial3/service.crt" -noout -ext subjectAltName -subject
 assert_match "names of serial3" "DNS:key.example.com, DNS:b.example.com, URI:kds://cluster.example.com/role/serial/serial3" "$out"
 assert_match "its subject" "CN ?= ?key.example.com" "$out"
+expect 0 openssl x509 -in "$infra" -noout -ext basicConstraints
+assert_match "the path length of the infrastructure CA" "CA:TRUE, pathlen:2" "$out"
 expect 0 openssl pkcs8 -in "$cluster/admin/infra-ca.key" -passin "file:$cluster/admin/passphrase"
 expect 1 openssl pkcs8 -in "$cluster/admin/infra-ca.key" -passin pass:wrong
 

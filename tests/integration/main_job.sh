@@ -21,6 +21,10 @@ expect 0 openssl verify -CAfile "$n1/ca.pem" -purpose sslclient "$n1/node.crt"
 expect 0 openssl verify -CAfile "$n1/ca.pem" -purpose sslclient "$n1/kds.crt"
 expect 2 openssl verify -CAfile "$n1/ca.pem" -purpose sslserver "$n1/kds.crt"
 
+expect 0 kds-cli ca bundle
+printf '%s\n' "$out" >"$work/bundle.pem"
+expect 0 openssl x509 -in "$work/bundle.pem" -noout -ext basicConstraints
+assert_match "the path length of the cluster's CA" "CA:TRUE, pathlen:0" "$out"
 text=$(openssl x509 -in "$n1/node.crt" -noout -text)
 assert_match "the version" "Version: 3" "$text"
 assert_match "the node's common name" "Subject: CN ?= ?node1.example.com" "$text"

@@ -80,6 +80,9 @@ start_cluster() {
 		--replicas $net.1,$net.2,$net.3 --ca-host $net.4 --keydist-host $net.4 >/dev/null
 	export KDS_CONFIG=$c/admin/cli.conf
 	local i
+	for i in 1 2 3; do # watchers are one service's, many more than it needs
+		echo 'max-connections-per-service = 9000' >>"$c/serial$i/kds-serial.conf"
+	done
 	for i in 1 2 3; do start serial$i "$bin/kds-serial" --config "$c/serial$i/kds-serial.conf"; done
 	start ca1 "$bin/kds-ca" --config "$c/ca1/kds-ca.conf"
 	start keydist1 "$bin/kds-keydist" --config "$c/keydist1/kds-keydist.conf"

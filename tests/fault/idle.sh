@@ -5,7 +5,13 @@
 count=${KDS_TEST_COUNT:-${sanitized:+500}}
 count=${count:-2000}
 ulimit -n $((count + 500)) || skip "needs $((count + 500)) file descriptors"
-cluster_up 3
+cluster_init 3
+for name in $(all_names); do # of one identity, more than it is given by default
+	printf 'max-connections-per-node = %d\nmax-connections-per-service = %d\n' $((2 * count)) $((2 * count)) >>"$(config_of "$name")"
+done
+# shellcheck disable=SC2046
+start $(all_names)
+wait_healthy
 make_node node1.example.com urn:example:prjA
 # kds-serial serves services and the administrator alone, the others any node.
 while read -r name address identity; do

@@ -211,6 +211,23 @@ void daemon_trust_changed(struct daemon *d)
 	pthread_mutex_unlock(&d->lock);
 }
 
+/* Were there more places than descriptors, whoever comes first would have them all, and no rule of admission.h would hold. */
+static void fit_descriptors(struct slot_limits *slots)
+{
+	struct rlimit limit;
+	const unsigned spare = 256; /* files, and connections of our own making */
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 ||
+	    limit.rlim_cur >= (rlim_t)slots->max_connections + slots->max_strangers + spare)
+		return;
+	unsigned room = limit.rlim_cur > 2 * spare ? (unsigned)limit.rlim_cur - spare : spare;
+	if (slots->max_strangers > room / 4)
+		slots->max_strangers = room / 4;
+	if (slots->max_connections > room - slots->max_strangers)
+		slots->max_connections = room - slots->max_strangers;
+	log_warning("only %llu descriptors: the port takes %u connections and %u that are not authenticated; raise LimitNOFILE",
+		    (unsigned long long)limit.rlim_cur, slots->max_connections, slots->max_strangers);
+}
+
 enum status_code daemon_listen(struct daemon *d, struct status *st)
 {
 	const struct daemon_options *o = d->options;
@@ -227,6 +244,7 @@ enum status_code daemon_listen(struct daemon *d, struct status *st)
 		.limits = CONN_LIMITS_DEFAULT,
 		.handlers = rpc_server_handlers(d->server),
 	};
+	fit_descriptors(&options.slots);
 	options.limits.idle_ms = o->idle_s * 1000;
 	if (o->max_frame > 0)
 		options.limits.max_frame = o->max_frame;

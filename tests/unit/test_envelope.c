@@ -259,7 +259,7 @@ static void test_envelope_responses_are_read_alike(void **state)
 		struct status st;
 		bool ours = response_parse(wire, &st, &r) == STATUS_OK;
 		Kds__V1__Response *g = kds__v1__response__unpack(NULL, wire.len, bytes);
-		if (g && canonical(&g->base, wire)) {
+		if (g && g->code >= 0 && canonical(&g->base, wire)) { /* packing makes a negative one longer */
 			CHECK(ours, wire);
 			compare_response(g, &r, wire);
 			both++;

@@ -560,23 +560,20 @@ static void test_serial_api_one_largest_request(void **arg)
 	(void)arg;
 	const struct rpc_call_options once = { .no_retry = true };
 	Kds__V1__DeleteRequest in = KDS__V1__DELETE_REQUEST__INIT;
-	const size_t most = RPC_PAYLOAD_MAX;
-	char *key = malloc(most + 2);
+	const size_t most = RPC_PAYLOAD_MAX, lengths[] = { most, most + 1, most + 900, (1 << 20) + 100 };
+	char *key = malloc(lengths[3]);
 	assert_non_null(key);
-	memset(key, 'x', most + 1);
-	key[most + 1] = '\0';
-	memcpy(key, "ca/", 3);
-	for (int i = 0; i < N; i++) {
-		in.key = key + 1; /* no kind of object: the leader explains, having unpacked it */
-		in.key[most - 4] = '\0'; /* with tag and length: the most there may be */
-		assert_int_equal(kds__v1__delete_request__get_packed_size(&in), most);
-		refused(call_with(CA, i, CONFIG_SERVICE, "Delete", &in.base, &once), STATUS_INVALID_ARGUMENT, "key");
-		in.key[most - 4] = 'x';
-		in.key[most - 3] = '\0';
-		refused(call_with(CA, i, CONFIG_SERVICE, "Delete", &in.base, &once), STATUS_INVALID_ARGUMENT,
-			"more than the 1047552 of a message");
-		in.key[most - 3] = 'x';
-	}
+	for (int i = 0; i < N; i++)
+		for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
+			size_t len = lengths[l] - 4; /* tag and length */
+			memset(key, 'x', len);
+			key[len] = '\0';
+			in.key = key;
+			assert_int_equal(kds__v1__delete_request__get_packed_size(&in), lengths[l]);
+			/* No kind of object: the leader explains that, having unpacked it. */
+			refused(call_with(CA, i, CONFIG_SERVICE, "Delete", &in.base, &once), STATUS_INVALID_ARGUMENT,
+				lengths[l] == most ? "key" : "more than the 1047552 of a message");
+		}
 	free(key);
 }
 

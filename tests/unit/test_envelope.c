@@ -152,12 +152,17 @@ static void show(const char *what, struct slice wire)
 	} while (0)
 
 /* The generated code drops the high bits of a field number; what is left may take as many bytes. */
-static bool canonical(const ProtobufCMessage *m, struct slice wire)
+static bool has_large_number(const ProtobufCMessage *m)
 {
 	for (size_t i = 0; i < m->n_unknown_fields; i++)
 		if (m->unknown_fields[i].tag >= 1u << 25)
-			return false;
-	return protobuf_c_message_get_packed_size(m) == wire.len;
+			return true;
+	return false;
+}
+
+static bool canonical(const ProtobufCMessage *m, struct slice wire)
+{
+	return !has_large_number(m) && protobuf_c_message_get_packed_size(m) == wire.len;
 }
 
 static bool same(struct slice a, const void *data, size_t len)
@@ -226,6 +231,8 @@ static void compare_details(const Kds__V1__Response *g, const struct response_en
 	uint32_t retry_after_ms = 0;
 	for (size_t i = 0; i < g->n_details; i++) {
 		const Kds__V1__ErrorDetail *d = g->details[i];
+		if (has_large_number(&d->base))
+			return;
 		if (!*field && valid(d->field, SIZE_MAX))
 			field = d->field;
 		if (!*ask && valid(d->ask, SIZE_MAX))

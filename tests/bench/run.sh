@@ -11,7 +11,7 @@ usage() {
 
 	Names: echo connect commit read sign memory (default: these), and
 	  etcd      puts, linearizable reads and CPU beside Debian's etcd, which it fetches (not installed)
-	  watch     what 5,000 watchers of the configuration cost the leader
+	  watch     what 1,000 watchers of the configuration cost the leader
 	  failover  how long clients wait when the leader is killed, stopped, cut off or told to end
 	  records   start, memory, disk and commits of replicas that hold many records
 	  away      memory and disk while a follower is stopped, and how long it takes to catch up

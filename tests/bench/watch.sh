@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154
 # For run.sh: what watchers of the configuration cost the replica that they ask, which leads: memory for each, and the
 # commits of others while they wait and while they are told of changes. All in one run, on one machine.
-watch_count=${KDS_BENCH_WATCHERS:-5000}
+watch_count=${KDS_BENCH_WATCHERS:-1000} # as many as one identity may have
 
 resident_kib() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(cat "$work/$1.pid")/status"; }
 

@@ -45,7 +45,27 @@ expect 0 kds-cli config set masterkey.lifespan 2h
 expect 0 kds-cli config set masterkey.interval 1m
 wait_for $((patience + 60)) "a masterKey a minute" more_masterkeys
 
+say "who asks too often is told when to come back"
+ask_often() { # twenty at once; true when one was refused for it
+	local i jobs=()
+	rm -f "$work"/often.*
+	for i in $(seq 20); do
+		kds-cli --cert "$n1/node.crt" --key "$n1/node.key" cert sign "$n1/node.csr" >/dev/null 2>"$work/often.$i" &
+		jobs+=($!)
+	done
+	for i in "${jobs[@]}"; do wait "$i" || true; done
+	grep -qE 'more often than 1 times a second; try again in [0-9]+ ms' "$work"/often.*
+}
+expect 0 kds-cli config set limit.sign-rate 1
+wait_for "$patience" "kds-ca to refuse a node that asks too often" ask_often
+expect 0 kds-cli cert sign "$n1/node.csr" --node node1.example.com # an administrator is not meant
+expect 0 kds-cli config set limit.sign-rate off
+not_refused() { ! ask_often; }
+wait_for "$patience" "kds-ca to refuse nobody" not_refused
+
 say "what is wrong changes nothing"
+expect 2 kds-cli config set limit.sign-rate 0
+assert_match "the error" "1 to 1000000, or off" "$err"
 expect 2 kds-cli config set certificate.node.lifetime 168h
 assert_match "the error" "5m to 167h" "$err"
 expect 2 kds-cli config set certificate.node.lifetime two

@@ -40,7 +40,7 @@ static const struct setting_info table[SETTING_COUNT] = {
 		.type = SETTING_INTEGER, .min = 1, .max = 1000000, .allowed = "1 to 1000000, or off",
 		.may_be_off = true,
 		.standard = "10000", .used_by = "kds-keydist",
-		.description = "keys a second that one node may create and restore at one kds-keydist; ten times as many at once",
+		.description = "keys a second that one node may have of one kds-keydist; ten times as many at once",
 	},
 	[SETTING_LIMIT_LIVE_CERTIFICATES] = {
 		.name = "limit.live-certificates",
@@ -54,7 +54,7 @@ static const struct setting_info table[SETTING_COUNT] = {
 		.type = SETTING_INTEGER, .min = 1, .max = 1000000, .allowed = "1 to 1000000, or off",
 		.may_be_off = true,
 		.standard = "20", .used_by = "kds-ca",
-		.description = "certificates a second that one node may ask one kds-ca for; ten times as many at once",
+		.description = "certificates a second that one node may have of one kds-ca; ten times as many at once",
 	},
 	[SETTING_MASTERKEY_INTERVAL] = {
 		.name = "masterkey.interval",

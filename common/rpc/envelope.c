@@ -96,8 +96,8 @@ enum status_code request_parse(struct slice wire, struct status *st, struct requ
 enum status_code request_too_large(const char *method, size_t bytes, size_t most, struct status *st)
 {
 	return status_set(st, STATUS_INVALID_ARGUMENT,
-			  "%s: the request takes %zu bytes, more than the %zu of a message; send less at once", method, bytes,
-			  most);
+			  "%s: the request takes %zu bytes, more than the %zu of a message; send less at once", method,
+			  bytes, most);
 }
 
 bool request_pack(const struct request_envelope *r, struct buffer *out)

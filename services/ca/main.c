@@ -90,7 +90,8 @@ static enum status_code open_channel(struct ca *ca, struct status *st)
 
 static void take_limits(struct ca *ca)
 {
-	rpc_server_set_rate(daemon_server(ca->daemon), CA_RATE_SIGN, settings_rate(&ca->settings, SETTING_LIMIT_SIGN_RATE));
+	rpc_server_set_rate(daemon_server(ca->daemon), CA_RATE_SIGN,
+			    settings_rate(&ca->settings, SETTING_LIMIT_SIGN_RATE));
 }
 
 static void object_changed(void *arg, const Kds__V1__Object *object)

@@ -103,7 +103,8 @@ static void announce(struct keydist *k)
 
 static void take_limits(struct keydist *k)
 {
-	rpc_server_set_rate(daemon_server(k->daemon), KEYDIST_RATE_KEYS, settings_rate(&k->settings, SETTING_LIMIT_KEY_RATE));
+	rpc_server_set_rate(daemon_server(k->daemon), KEYDIST_RATE_KEYS,
+			    settings_rate(&k->settings, SETTING_LIMIT_KEY_RATE));
 }
 
 static void take_change(void *arg, const Kds__V1__Object *object)

@@ -66,15 +66,16 @@ static void check_row(const struct rpc_server *s, const struct matrix_row *row)
 		for (size_t j = 0; id && j < N_CALLERS; j++) {
 			struct identity *behalf = make(callers[j].roles, "behalf");
 			if (answer_of(s, row->method, id, behalf, '!') != '.')
-				fail_msg("%s: '%c' passes on a call for '%c'", row->method, callers[i].letter, callers[j].letter);
+				fail_msg("%s: '%c' passes on a call for '%c'", row->method, callers[i].letter,
+					 callers[j].letter);
 			identity_unref(behalf);
 		}
 		identity_unref(id);
 	}
 	identity_unref(member);
 	if (strcmp(direct, row->direct) != 0 || strcmp(passed, row->passed) != 0)
-		fail_msg("%s is for \"%s\", passed on for \"%s\"; expected is \"%s\", \"%s\"", row->method, direct, passed,
-			 row->direct, row->passed);
+		fail_msg("%s is for \"%s\", passed on for \"%s\"; expected is \"%s\", \"%s\"", row->method, direct,
+			 passed, row->direct, row->passed);
 }
 
 struct walk {

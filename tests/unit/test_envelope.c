@@ -65,7 +65,8 @@ static int seed(void **state)
 
 static size_t make_text(uint8_t *out, size_t most)
 {
-	static const char *const pieces[] = { "Serial.Show", "a", "\xC3\xA4", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "/", "x1" };
+	static const char *const pieces[] = { "Serial.Show", "a", "\xC3\xA4", "\xE2\x82\xAC", "\xF0\x9F\x98\x80",
+					      "/", "x1" };
 	size_t len = 0;
 	for (uint32_t n = draw() % 5; n > 0; n--) {
 		const char *piece = pieces[draw() % (sizeof pieces / sizeof *pieces)];

@@ -529,8 +529,8 @@ static void test_serial_api_members_alone_pass_calls_on(void **arg)
 	const struct rpc_call_options behalf = { .no_retry = true, .on_behalf_of = ca };
 	Kds__V1__AllocateRequest in = KDS__V1__ALLOCATE_REQUEST__INIT;
 	in.count = 1;
-	refused(call_with(SERIAL, cluster.leader, SERIAL_SERVICE, "Allocate", &in.base, &behalf), STATUS_PERMISSION_DENIED,
-		"on_behalf_of");
+	refused(call_with(SERIAL, cluster.leader, SERIAL_SERVICE, "Allocate", &in.base, &behalf),
+		STATUS_PERMISSION_DENIED, "on_behalf_of");
 	Kds__V1__AddReplicaRequest add = KDS__V1__ADD_REPLICA_REQUEST__INIT;
 	char address[64];
 	snprintf(address, sizeof address, "%s.9:7401", support_net());

@@ -79,6 +79,8 @@ static void test_settings_integers_and_off(void **state)
 	refused("history.length", "100s", "whole number");
 	refused("history.length", "", "whole number");
 	refused("history.length", "off", "whole number");
+	allowed("limit.sign-rate", "off");
+	refused("limit.sign-rate", "0", "1 to 1000000, or off");
 	allowed("replica.replace-after", "off");
 	allowed("replica.replace-after", "10m");
 	refused("replica.replace-after", "Off", "or off");
@@ -118,6 +120,9 @@ static void test_settings_values_come_and_go(void **state)
 	assert_int_equal(settings_set(&s, "certificate.node.lifetime", "90m", &st), STATUS_OK);
 	assert_int_equal(settings_set(&s, "replica.replace-after", "1m", &st), STATUS_OK);
 	assert_int_equal(settings_set(&s, "history.length", "123", &st), STATUS_OK);
+	assert_int_equal(settings_rate(&s, SETTING_LIMIT_SIGN_RATE), 20);
+	assert_int_equal(settings_set(&s, "limit.sign-rate", "off", &st), STATUS_OK);
+	assert_int_equal(settings_rate(&s, SETTING_LIMIT_SIGN_RATE), 0);
 	assert_true(settings_get(&s, SETTING_CERTIFICATE_NODE_LIFETIME) == 90 * 60 * 1000);
 	assert_true(settings_get(&s, SETTING_REPLICA_REPLACE_AFTER) == 60000);
 	assert_true(settings_get(&s, SETTING_HISTORY_LENGTH) == 123);

@@ -7,7 +7,8 @@
  *
  * CLIENTS threads make RATE calls a second together, for SECONDS or until SIGTERM: serial blocks, min_serial,
  * linearizable reads of both, and objects of the configuration that change by compare-and-set. Clients are spread over
- * one channel for each ADDRESS, which never asks another, and one that may ask all.
+ * one channel for each ADDRESS, which never asks another, and one that may ask all. An administrator's writes have channels
+ * of their own: a replica sends those on to the leader, where a channel stays, and reads are to ask every replica.
  *
  * A line a call: START END CLIENT OPERATION ARGUMENTS = OUTCOME RESULTS, times in nanoseconds of CLOCK_MONOTONIC:
  *
@@ -47,7 +48,7 @@ struct client {
 	uint64_t random;
 	uint64_t revisions[KEYS]; /* as it saw them last */
 	unsigned writes;
-	struct rpc_channel *admin, *ca;
+	struct rpc_channel *admin, *admin_writes, *ca;
 	pthread_t thread;
 };
 
@@ -203,7 +204,7 @@ static void set_min(struct client *c)
 	Kds__V1__SetMinRequest in = KDS__V1__SET_MIN_REQUEST__INIT;
 	in.value_case = KDS__V1__SET_MIN_REQUEST__VALUE_MIN_SERIAL;
 	in.min_serial = seen > back ? seen - back : 1;
-	struct call call = { c->admin, &kds__v1__serial__descriptor, "SetMin", &in.base, .write = true };
+	struct call call = { c->admin_writes, &kds__v1__serial__descriptor, "SetMin", &in.base, .write = true };
 	enum outcome outcome = make(&call);
 	begin_line(c, &call);
 	fprintf(file, "set-min %" PRIu64 " = ", in.min_serial);
@@ -252,7 +253,7 @@ static void put(struct client *c, unsigned key)
 	in.object = &object;
 	in.check_revision = true;
 	in.expected_revision = c->revisions[key];
-	struct call call = { c->admin, &kds__v1__config__descriptor, "Put", &in.base, .write = true };
+	struct call call = { c->admin_writes, &kds__v1__config__descriptor, "Put", &in.base, .write = true };
 	enum outcome outcome = make(&call);
 	begin_line(c, &call);
 	fprintf(file, "put %u %" PRIu64 " %s = ", key, in.expected_revision, value + strlen(GROUP));
@@ -378,7 +379,7 @@ int main(int argc, char **argv)
 		die("usage", NULL);
 	unsigned seconds = (unsigned)atoi(argv[2]), n = (unsigned)atoi(argv[3]), rate = (unsigned)atoi(argv[4]);
 	static struct client clients[CLIENTS_MAX];
-	static struct identity_channels admin, ca;
+	static struct identity_channels admin, admin_writes, ca;
 	if (n == 0 || n > CLIENTS_MAX || rate == 0)
 		die("usage", NULL);
 	addresses = (const char *const *)argv + 12;
@@ -392,16 +393,19 @@ int main(int argc, char **argv)
 	setvbuf(file, NULL, _IOLBF, 0); /* scripts watch it grow */
 	make_trust(argv[5], argv[6], argv[7]);
 	load_identity(&admin, argv[8], argv[9]);
+	load_identity(&admin_writes, argv[8], argv[9]);
 	load_identity(&ca, argv[10], argv[11]);
 	for (unsigned i = 0; i < n; i++) {
 		size_t channel = i % (n_addresses + 1);
 		clients[i] = (struct client){ .number = i,
 					      .random = now_ns() * 2654435761u + i * UINT64_C(0x9e3779b97f4a7c15) + 1,
 					      .admin = admin.channels[channel],
+					      .admin_writes = admin_writes.channels[channel],
 					      .ca = ca.channels[channel] };
 	}
 	run(clients, n, seconds);
 	free_identity(&admin);
+	free_identity(&admin_writes);
 	free_identity(&ca);
 	trust_free(trust);
 	if (fclose(file) != 0)

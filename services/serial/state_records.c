@@ -241,6 +241,14 @@ static enum status_code judge_request(struct state *s, const Kds__V1__IssuedCert
 	return STATUS_OK;
 }
 
+/* A block from before LEVEL_ASKED is held by the name alone, and only CAs hold any. */
+static bool is_open(const struct state *s, const Kds__V1__Command *command, uint64_t serial)
+{
+	const char *slash = strchr(command->requester, '/');
+	return state_is_open(s, command->requester, serial) ||
+	       (command->version >= LEVEL_ASKED && slash && state_is_open(s, slash + 1, serial));
+}
+
 static enum status_code judge_new(struct state *s, const Kds__V1__Command *command, const Kds__V1__IssuedCertificate *c,
 				  bool taken, struct status *st, struct verdict *v)
 {
@@ -252,7 +260,7 @@ static enum status_code judge_new(struct state *s, const Kds__V1__Command *comma
 		return rc;
 	if (taken)
 		v->refusal = REFUSED(TAKEN);
-	else if (!state_is_open(s, command->requester, c->serial))
+	else if (!is_open(s, command, c->serial))
 		v->refusal = REFUSED(NO_BLOCK);
 	else if (c->not_after < now_s(s))
 		v->refusal = REFUSED(EXPIRED);

@@ -57,12 +57,12 @@ expect 0 kds-cli serial set-min all
 expect 0 kds-cli config history site.x
 assert_eq "lines" 7 "$(wc -l <<<"$out")"
 assert_match "the newest first" "^REVISION +TIME +WHO +KEY +WHAT +VALUE
-[0-9]+ +20[0-9T:-]+Z +admin +setting/site.x +deleted *
-[0-9]+ +20[0-9T:-]+Z +admin +setting/site.x +changed +two
+[0-9]+ +20[0-9T:-]+Z +admin/admin +setting/site.x +deleted *
+[0-9]+ +20[0-9T:-]+Z +admin/admin +setting/site.x +changed +two
 .*admin +setting/site.x +created +one$" "$out"
 expect 0 kds-cli --json config history --count 2
 assert_eq "two entries" 2 "$(grep -c '"requester"' <<<"$out")"
-assert_match "min_serial" '"key": "serial/min".*"requester": "admin".*"deleted": true' "$(tr -d '\n' <<<"$out")"
+assert_match "min_serial" '"key": "serial/min".*"requester": "admin/admin".*"deleted": true' "$(tr -d '\n' <<<"$out")"
 expect 0 kds-cli config history
 assert_match "daemons too" "keydist1 +masterkey/[0-9]+ +created" "$out"
 assert_match "the beginning" "- +cluster +created" "$out"

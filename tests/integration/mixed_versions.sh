@@ -10,7 +10,7 @@ program_of() {
 }
 config_of() { printf '%s/%s/kds-%s.conf' "$cluster" "$1" "${1%%[0-9]*}"; }
 
-# What each replica says: "1 1 1".
+# What each replica says: "2 2 2".
 levels() { kds-cli --json call Replicas.View '{}' | python3 -c '
 import json, sys
 print(*[m.get("status", {}).get(sys.argv[1], 0) for m in json.load(sys.stdin)["members"]])' "$1"; }
@@ -19,7 +19,7 @@ known_are() { [ "$(levels levelKnown)" = "$1" ]; }
 
 cluster_up 3
 make_node node1.example.com urn:example:prjA
-wait_for "$patience" "the first level" levels_are "1 1 1"
+wait_for "$patience" "the level of this version" levels_are "2 2 2"
 
 # $1: what is written.
 works() {
@@ -30,15 +30,15 @@ works() {
 }
 
 say "installed on two of three"
-known="1 1 1"
+known="2 2 2"
 for i in 1 2; do
 	stop serial$i
 	next[serial$i]=1
 	start serial$i
-	known=${known/1/2}
+	known=${known/2/3}
 	wait_for "$patience" "the new version" known_are "$known"
 	works "with $i"
-	assert_eq "the level" "1 1 1" "$(levels level)"
+	assert_eq "the level" "2 2 2" "$(levels level)"
 done
 
 say "each version leads"
@@ -56,7 +56,7 @@ say "taken back from one"
 stop serial1
 unset "next[serial1]"
 start serial1
-wait_for "$patience" "the old version" known_are "1 2 1"
+wait_for "$patience" "the old version" known_are "2 3 2"
 works "taken back"
 
 say "installed on all"
@@ -65,7 +65,7 @@ cp -a "$cluster/serial3/data" "$work/before"
 next[serial3]=1 next[serial1]=1
 stop serial1
 start serial1 serial3
-wait_for "$patience" "the next level" levels_are "2 2 2"
+wait_for "$patience" "the next level" levels_are "3 3 3"
 works "all"
 
 say "what does not know the level is no replica any more"
@@ -73,7 +73,7 @@ stop serial3
 unset "next[serial3]"
 start serial3
 if reap serial3; then fail "a replica of the old version ran on"; fi
-assert_match "what it says" "level 2.* knows those up to 1: install the version" "$(tail -n 2 "$work/serial3.log")"
+assert_match "what it says" "level 3.* knows those up to 2: install the version" "$(tail -n 2 "$work/serial3.log")"
 works "without serial3"
 
 say "nor one that was away when it was agreed"
@@ -81,7 +81,7 @@ mv "$cluster/serial3/data" "$work/after"
 mv "$work/before" "$cluster/serial3/data"
 start serial3
 if reap serial3; then fail "a replica of the old version ran on"; fi
-assert_match "what it says" "level 2.* knows those up to 1: install the version" "$(tail -n 2 "$work/serial3.log")"
+assert_match "what it says" "level 3.* knows those up to 2: install the version" "$(tail -n 2 "$work/serial3.log")"
 works "without serial3, still"
 
 say "with the new version it is back"
@@ -89,5 +89,5 @@ rm -rf "$cluster/serial3/data"
 mv "$work/after" "$cluster/serial3/data"
 next[serial3]=1
 start serial3
-wait_for "$patience" "the replica" levels_are "2 2 2"
+wait_for "$patience" "the replica" levels_are "3 3 3"
 works "in the end"

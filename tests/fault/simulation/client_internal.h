@@ -6,14 +6,16 @@
 #include "tests/fault/simulation/node.h"
 
 #define KEYS 4 /* settings that clients write */
+#define ASKED 40 /* request ids that records are made for */
 
-enum op_kind { OP_ALLOCATE, OP_RECORD, OP_SET_MIN, OP_PUT, OP_DELETE, OP_READ };
+enum op_kind { OP_ALLOCATE, OP_RECORD, OP_SET_MIN, OP_PUT, OP_DELETE, OP_RAISE, OP_READ };
 
 /* The highest that any answer has shown. */
 struct numbers_seen {
 	uint64_t last_serial, min_serial, revision;
 	uint64_t keys[KEYS]; /* revisions */
 	bool deleted[KEYS];  /* by that one */
+	bool raised;         /* the level of commands (services/serial/level.h) */
 };
 
 struct serial_range {
@@ -35,6 +37,7 @@ struct known {
 	size_t n_ranges, cap_ranges;
 	struct change *changes;
 	size_t n_changes, cap_changes;
+	bool asked[ASKED]; /* has a record that does not expire */
 	uint64_t *recorded; /* serials with a record that does not expire */
 	size_t n_recorded, cap_recorded;
 };
@@ -47,6 +50,7 @@ struct op {
 	uint64_t min_serial;       /* asked for; 0: latest or all */
 	uint64_t serial;           /* recorded */
 	bool expires;              /* that record, soon */
+	unsigned asked;            /* the request id that it is made for, from 1; 0: none */
 	bool check;                /* compare and set */
 	uint64_t expected;         /* revision; 0: there is none */
 	unsigned client;

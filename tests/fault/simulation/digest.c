@@ -85,6 +85,7 @@ bool digest_state(sqlite3 *db, uint64_t *ret_digest)
 		" tombstones, compacted FROM numbers",
 		"SELECT holder, ranges FROM blocks ORDER BY holder",
 		"SELECT * FROM issued ORDER BY serial",
+		"SELECT * FROM asked ORDER BY serial",
 		"SELECT key, revision, deleted, value FROM objects ORDER BY key",
 		"SELECT * FROM history ORDER BY revision",
 	};

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/rpc/message.h"
+#include "services/serial/level.h"
 
 #define FINGERPRINT_BYTES 32
 #define DAY_S (24 * 3600)
@@ -21,7 +22,7 @@ void op_pack(struct sim *s, struct op *op, Kds__V1__Command *command)
 	uint8_t id[8];
 	for (int i = 0; i < 8; i++)
 		id[i] = (uint8_t)(op->number >> (8 * i));
-	command->version = 1;
+	command->version = op->begun.raised ? LEVEL_NEWEST : LEVEL_FIRST;
 	command->requester = (char *)requesters[op->client]; /* packing only reads */
 	if (s->mutant != MUTANT_NO_REQUEST_IDS)
 		command->request_id = (ProtobufCBinaryData){ sizeof id, id };
@@ -63,6 +64,14 @@ static bool make_record(struct sim *s, const struct known *known, struct op *op)
 	certificate.not_after = now + (op->expires ? 1 + (int64_t)sim_dice(s, 60) : DAY_S);
 	certificate.profile = (char *)"node";
 	certificate.requester = (char *)"node1.example.com";
+	uint8_t asked[FINGERPRINT_BYTES] = { 0 };
+	if (op->begun.raised) {
+		op->asked = 1 + (unsigned)sim_dice(s, ASKED);
+		asked[0] = (uint8_t)op->asked;
+		certificate.requester = (char *)"admin/admin";
+		certificate.request_id = (ProtobufCBinaryData){ 1, asked };
+		certificate.request_digest = (ProtobufCBinaryData){ sizeof asked, asked };
+	}
 	Kds__V1__IssuedCertificate *certificates[] = { &certificate };
 	Kds__V1__RecordRequest request = KDS__V1__RECORD_REQUEST__INIT;
 	request.n_certificates = 1;
@@ -94,6 +103,17 @@ static void make_set_min(struct sim *s, struct op *op)
 	op_pack(s, op, &command);
 }
 
+static void make_raise(struct sim *s, struct op *op)
+{
+	Kds__V1__RaiseLevel request = KDS__V1__RAISE_LEVEL__INIT;
+	Kds__V1__Command command = KDS__V1__COMMAND__INIT;
+	op->kind = OP_RAISE;
+	request.level = LEVEL_NEWEST;
+	command.op_case = KDS__V1__COMMAND__OP_RAISE_LEVEL;
+	command.raise_level = &request;
+	op_pack(s, op, &command);
+}
+
 struct op *op_new(struct sim *s, const struct known *known, uint64_t number, unsigned client)
 {
 	struct op *op = sim_alloc(sizeof *op);
@@ -105,6 +125,8 @@ struct op *op_new(struct sim *s, const struct known *known, uint64_t number, uns
 	if (what < 30) {
 		op->kind = OP_READ;
 		op->key = (unsigned)sim_dice(s, KEYS);
+	} else if (admin && what < 33) {
+		make_raise(s, op);
 	} else if (admin && what < 55) {
 		make_set_min(s, op);
 	} else if (admin || what < 55) {
@@ -172,6 +194,10 @@ static void take_record(struct sim *s, struct known *k, struct op *op, struct sl
 		k->recorded = sim_grow(k->recorded, k->n_recorded, &k->cap_recorded, sizeof *k->recorded);
 		if (!op->expires)
 			k->recorded[k->n_recorded++] = op->serial;
+		if (op->asked && !op->expires && k->asked[op->asked - 1])
+			sim_fail(s, "request %" PRIu64 ": the same was asked before, and has two records", op->number);
+		if (op->asked && !op->expires)
+			k->asked[op->asked - 1] = true;
 	}
 	kds__v1__record_response__free_unpacked(r, NULL);
 }
@@ -188,6 +214,14 @@ static void take_set_min(struct sim *s, struct known *k, struct op *op, struct s
 	op_raise(&k->seen.last_serial, r->last_serial);
 	op_raise(&k->seen.revision, r->revision);
 	kds__v1__serial_status__free_unpacked(r, NULL);
+}
+
+static void take_raise(struct sim *s, struct known *k, struct op *op, struct slice answer)
+{
+	(void)s;
+	(void)op;
+	(void)answer;
+	k->seen.raised = true;
 }
 
 static bool may_be(const struct op *op, enum status_code code)
@@ -209,6 +243,7 @@ void op_check_answer(struct sim *s, struct known *k, struct op *op, const struct
 		[OP_SET_MIN] = take_set_min,
 		[OP_PUT] = op_take_put,
 		[OP_DELETE] = op_take_delete,
+		[OP_RAISE] = take_raise,
 	};
 	op->answered = true;
 	op->code = r->status.code;

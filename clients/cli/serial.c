@@ -90,8 +90,9 @@ static const struct cli_command commands[] = {
 	    .purpose = "Refuse every certificate with a lower serial number, from now on",
 	    .examples = "  kds-cli serial set-min 1200\n"
 			"  kds-cli serial set-min latest\n"
-			"\nlatest: the highest serial issued so far, which alone stays accepted. all:\n"
-			"everything issued so far is refused, so every node needs a new certificate.\n"
+			"\nlatest: the highest serial issued so far, which alone stays accepted, whoever\n"
+			"has it: a thief who asked last is spared. all: everything issued so far is\n"
+			"refused, so every node needs a new certificate.\n"
 			"The minimum never goes down. The services' own certificates are not counted.",
 	    .min_args = 1,
 	    .max_args = 1,

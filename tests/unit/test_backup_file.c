@@ -45,9 +45,10 @@ struct content {
 	uint64_t min_object;
 	int64_t setting_revision;
 	const char *cluster;
+	int64_t asked[2]; /* who asked, of states that say so; 0: one that does not */
 };
 
-static const struct content good = { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 2, 3, "cluster.example.com" };
+static const struct content good = { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 2, 3, "cluster.example.com", { 0, 0 } };
 
 static struct row_value integer(int64_t value)
 {
@@ -118,6 +119,13 @@ static void make_rows(const struct content *c, struct buffer *out)
 		const struct row_value values[] = { integer(c->serials[i]),
 						    { .type = ROW_BLOB, .bytes = { fingerprint, 32 } },
 						    text("node1.example.com") };
+		assert_true(rows_put(out, values, 3));
+	}
+	if (c->asked[0])
+		assert_true(rows_put_table(out, "asked", "serial,request_id,request_digest"));
+	for (int i = 0; c->asked[0] && i < 2; i++) {
+		const struct row_value id = { .type = ROW_BLOB, .bytes = { fingerprint, 32 } };
+		const struct row_value values[] = { integer(c->asked[i]), id, id };
 		assert_true(rows_put(out, values, 3));
 	}
 	put_objects(out, c);
@@ -307,18 +315,20 @@ static void test_backup_check_compares(void **arg)
 		const char *words;
 		struct content content;
 	} bad[] = {
-		{ "min_serial", { 3, 200, 202, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 202, 3, "cluster.example.com" } },
-		{ "highest_issued", { 3, 200, 2, 201, 2, { 1, 100, 101, 200 }, { 5, 6 }, 2, 3, "cluster.example.com" } },
-		{ "in two blocks", { 3, 200, 2, 6, 2, { 1, 101, 101, 200 }, { 5, 6 }, 2, 3, "cluster.example.com" } },
-		{ "a block goes", { 3, 200, 2, 6, 2, { 1, 100, 101, 201 }, { 5, 6 }, 2, 3, "cluster.example.com" } },
-		{ "a block goes", { 3, 200, 2, 6, 2, { 9, 8, 101, 200 }, { 5, 6 }, 2, 3, "cluster.example.com" } },
-		{ "record of serial 5", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 5 }, 2, 3, "cluster.example.com" } },
-		{ "record of serial 7", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 7 }, 2, 3, "cluster.example.com" } },
-		{ "2 records", { 3, 200, 2, 6, 3, { 1, 100, 101, 200 }, { 5, 6 }, 2, 3, "cluster.example.com" } },
-		{ "serial/min says 3", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 3, 3, "cluster.example.com" } },
-		{ "revision 2", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 2, 2, "cluster.example.com" } },
-		{ "revision 4", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 2, 4, "cluster.example.com" } },
-		{ "header is of the cluster", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 2, 3, "other.example.com" } },
+		{ "min_serial", { 3, 200, 202, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 202, 3, "cluster.example.com", { 0, 0 } } },
+		{ "highest_issued", { 3, 200, 2, 201, 2, { 1, 100, 101, 200 }, { 5, 6 }, 2, 3, "cluster.example.com", { 0, 0 } } },
+		{ "in two blocks", { 3, 200, 2, 6, 2, { 1, 101, 101, 200 }, { 5, 6 }, 2, 3, "cluster.example.com", { 0, 0 } } },
+		{ "a block goes", { 3, 200, 2, 6, 2, { 1, 100, 101, 201 }, { 5, 6 }, 2, 3, "cluster.example.com", { 0, 0 } } },
+		{ "a block goes", { 3, 200, 2, 6, 2, { 9, 8, 101, 200 }, { 5, 6 }, 2, 3, "cluster.example.com", { 0, 0 } } },
+		{ "record of serial 5", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 5 }, 2, 3, "cluster.example.com", { 0, 0 } } },
+		{ "record of serial 7", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 7 }, 2, 3, "cluster.example.com", { 0, 0 } } },
+		{ "2 records", { 3, 200, 2, 6, 3, { 1, 100, 101, 200 }, { 5, 6 }, 2, 3, "cluster.example.com", { 0, 0 } } },
+		{ "serial/min says 3", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 3, 3, "cluster.example.com", { 0, 0 } } },
+		{ "revision 2", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 2, 2, "cluster.example.com", { 0, 0 } } },
+		{ "revision 4", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 2, 4, "cluster.example.com", { 0, 0 } } },
+		{ "header is of the cluster", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 2, 3, "other.example.com", { 0, 0 } } },
+		{ "who asked for serial 5", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 2, 3, "cluster.example.com", { 5, 5 } } },
+		{ "who asked for serial 7", { 3, 200, 2, 6, 2, { 1, 100, 101, 200 }, { 5, 6 }, 2, 3, "cluster.example.com", { 5, 7 } } },
 	};
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
 		make_file(&bad[i].content, NULL);
@@ -326,6 +336,11 @@ static void test_backup_check_compares(void **arg)
 			fail_msg("%zu: '%s' does not say '%s'", i, st.message, bad[i].words);
 	}
 	make_file(&good, NULL);
+	ok(verify());
+	struct content asked = good;
+	asked.asked[0] = 5;
+	asked.asked[1] = 6;
+	make_file(&asked, NULL);
 	ok(verify());
 }
 

@@ -21,10 +21,10 @@ handed() { find "$work/handed" -name '*.crt' | wc -l; }
 more_than() { [ "$(handed)" -gt "$1" ]; }
 
 say "a state of several pages"
-for ((i = 0; i < 12; i++)); do
+for ((i = 0; i < 75; i++)); do
 	python3 -c '
 import json, sys
-groups = ["urn:example:%s:%d" % ("x" * 220, n) for n in range(250)]
+groups = ["urn:example:%s:%d" % ("x" * 220, n) for n in range(40)]
 print(json.dumps({"object": {"node": {"name": "long%s.example.com" % sys.argv[1], "groups": groups}}}))' "$i" >"$work/put.json"
 	expect 0 kds-cli call Config.Put - <"$work/put.json"
 done

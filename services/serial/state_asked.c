@@ -148,22 +148,20 @@ static bool same_bytes(sqlite3_stmt *sql, int column, ProtobufCBinaryData b)
 }
 
 enum status_code state_find_asked(struct state *s, const Kds__V1__IssuedCertificate *c, struct status *st,
-				  uint64_t *ret_serial, bool *ret_same)
+				  struct asked *ret_asked)
 {
-	uint64_t hash;
-	*ret_serial = 0;
-	*ret_same = false;
-	enum status_code rc = hash_request(s, c, st, &hash);
+	*ret_asked = (struct asked){ .serial = 0 };
+	enum status_code rc = hash_request(s, c, st, &ret_asked->hash);
 	if (rc != STATUS_OK || c->request_id.len == 0)
 		return rc;
 	sqlite3_stmt *sql = s->sql[SQL_ASKED_FIND];
-	state_bind_uint(sql, 1, hash);
+	state_bind_uint(sql, 1, ret_asked->hash);
 	int rv;
 	while ((rv = sqlite3_step(sql)) == SQLITE_ROW) {
 		const char *requester = (const char *)sqlite3_column_text(sql, 3);
 		if (requester && strcmp(requester, c->requester) == 0 && same_bytes(sql, 1, c->request_id)) {
-			*ret_serial = (uint64_t)sqlite3_column_int64(sql, 0);
-			*ret_same = same_bytes(sql, 2, c->request_digest);
+			ret_asked->serial = (uint64_t)sqlite3_column_int64(sql, 0);
+			ret_asked->same = same_bytes(sql, 2, c->request_digest);
 			break;
 		}
 	}
@@ -176,12 +174,10 @@ static void bind_bytes(sqlite3_stmt *sql, int parameter, ProtobufCBinaryData b)
 	state_bind_blob(sql, parameter, (struct slice){ b.data, b.len });
 }
 
-enum status_code state_put_asked(struct state *s, const Kds__V1__IssuedCertificate *c, struct status *st)
+enum status_code state_put_asked(struct state *s, const Kds__V1__IssuedCertificate *c, uint64_t hash, struct status *st)
 {
-	uint64_t hash;
-	enum status_code rc = hash_request(s, c, st, &hash);
-	if (rc != STATUS_OK || (c->requester_serial == 0 && c->request_id.len == 0))
-		return rc;
+	if (c->requester_serial == 0 && c->request_id.len == 0)
+		return STATUS_OK;
 	sqlite3_stmt *sql = s->sql[SQL_ASKED_INSERT];
 	state_bind_uint(sql, 1, c->serial);
 	state_bind_uint(sql, 2, c->requester_serial);

@@ -242,10 +242,17 @@ void state_removed_free(struct removed *removed);
 /* May who asked for it still ask? Else the refusal. */
 enum status_code state_check_requester(struct state *s, const Kds__V1__IssuedCertificate *c, struct status *st,
 				       Kds__V1__RecordRefusal *ret_refusal) MUST_CHECK;
-/* The serial of the record that this requester has under this request id; 0: none. *ret_same: it asked for the same. */
+/* What this requester has on record under this request id. */
+struct asked {
+	uint64_t hash;   /* of both; 0: it has no id */
+	uint64_t serial; /* 0: nothing */
+	bool same;       /* it asked for the same */
+};
 enum status_code state_find_asked(struct state *s, const Kds__V1__IssuedCertificate *c, struct status *st,
-				  uint64_t *ret_serial, bool *ret_same) MUST_CHECK;
-enum status_code state_put_asked(struct state *s, const Kds__V1__IssuedCertificate *c, struct status *st) MUST_CHECK;
+				  struct asked *ret_asked) MUST_CHECK;
+/* `hash`: as it was found. */
+enum status_code state_put_asked(struct state *s, const Kds__V1__IssuedCertificate *c, uint64_t hash,
+				 struct status *st) MUST_CHECK;
 enum status_code state_drop_asked(struct state *s, uint64_t serial, struct status *st) MUST_CHECK;
 
 /* state_live.c. A certificate is live from its record until it has expired or is below min_serial. Those of CAs are not

@@ -221,20 +221,19 @@ static void describe(struct state *s, const char *ca, unsigned version, const Kd
 /* One certificate of a command: what is decided of it. */
 struct verdict {
 	Kds__V1__RecordRefusal refusal;
-	uint64_t known; /* REPEATED: the serial of the record that answers it */
+	struct asked asked; /* REPEATED: its record answers it */
 };
 
 /* Did its requester ask for it before? */
 static enum status_code judge_request(struct state *s, const Kds__V1__IssuedCertificate *c, struct status *st,
 				      struct verdict *v)
 {
-	bool same;
-	enum status_code rc = state_find_asked(s, c, st, &v->known, &same);
-	if (rc != STATUS_OK || v->known == 0)
+	enum status_code rc = state_find_asked(s, c, st, &v->asked);
+	if (rc != STATUS_OK || v->asked.serial == 0)
 		return rc;
-	if (!same)
+	if (!v->asked.same)
 		v->refusal = REFUSED(ID_REUSED);
-	else if (v->known < s->numbers.min_serial) /* who knows the id must not bring back what was refused */
+	else if (v->asked.serial < s->numbers.min_serial) /* who knows the id must not bring back what was refused */
 		v->refusal = REFUSED(REQUESTER_BELOW_MIN);
 	else
 		v->refusal = REFUSED(REPEATED);
@@ -269,7 +268,7 @@ static enum status_code judge_new(struct state *s, const Kds__V1__Command *comma
 	if (v->refusal != REFUSED(NONE))
 		return STATUS_OK;
 	rc = insert_record(s, c, st);
-	return rc == STATUS_OK && asked ? state_put_asked(s, c, st) : rc;
+	return rc == STATUS_OK && asked ? state_put_asked(s, c, v->asked.hash, st) : rc;
 }
 
 /* The order matters: whoever may not ask any more learns nothing; the same record again is no second one; a request that
@@ -337,7 +336,7 @@ static enum status_code fill_result(struct state *s, const Kds__V1__Command *com
 		return STATUS_OK;
 	if (command->version >= LEVEL_ASKED) {
 		ret_result->refusal = v->refusal;
-		return v->refusal == REFUSED(REPEATED) ? copy_record(s, v->known, arena, st, &ret_result->known) : STATUS_OK;
+		return v->refusal == REFUSED(REPEATED) ? copy_record(s, v->asked.serial, arena, st, &ret_result->known) : STATUS_OK;
 	}
 	describe(s, command->requester, command->version, c, v->refusal, &why);
 	ret_result->message = arena_strdup(arena, why.message);

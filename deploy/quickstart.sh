@@ -203,6 +203,9 @@ write_env() {
 	} >"$dir/env"
 }
 
+# Once: a cluster gets its CA because somebody asks for it. Asked again where an answer was lost.
+have_authority() { kds-cli ca show >/dev/null 2>&1 || kds-cli ca create; }
+
 start_all() {
 	local name fresh=() view
 	for name in "${names[@]}"; do
@@ -212,6 +215,7 @@ start_all() {
 		fi
 	done
 	say start "${fresh[*]:-nothing: all $((replicas + 2)) processes run already}"
+	wait_until "kds-ca creates the cluster's CA" have_authority
 	wait_until "the cluster becomes healthy" kds-cli cluster health
 	must "ask for the quorum view" kds-cli --json cluster view
 	view=$out

@@ -5,8 +5,10 @@
 #include <string.h>
 
 #include "ca.pb-c.h"
+#include "clients/cli/objects.h"
 #include "clients/cli/output.h"
 #include "clients/cli/session.h"
+#include "common/base/plain_name.h"
 #include "common/x509/cert.h"
 
 static enum status_code get_bundle(struct cli *cli, struct status *st, Kds__V1__BundleResponse **ret_bundle)
@@ -54,6 +56,93 @@ static enum status_code run_bundle(struct cli *cli, struct status *st)
 			       : cli_write_output(cli, (struct slice){ .data = pem.data, .len = pem.len }, st);
 	buffer_free(&pem);
 	kds__v1__bundle_response__free_unpacked(bundle, NULL);
+	return rc;
+}
+
+/* The name given, or what kds-ca signs with unless its configuration says otherwise. */
+static const char *authority_name(const struct cli *cli)
+{
+	return cli->n_args > 0 ? cli->args[0] : "default";
+}
+
+static enum status_code print_details(const Kds__V1__Authority *a, struct status *st)
+{
+	gnutls_x509_crt_t crt;
+	struct x509_info info;
+	char time[OUTPUT_TIME_SIZE], hex[80];
+	struct table *t = NULL;
+	enum status_code rc = import(a, st, &crt);
+	if (rc != STATUS_OK)
+		return rc;
+	rc = x509_info_read(crt, st, &info);
+	gnutls_x509_crt_deinit(crt);
+	if (rc != STATUS_OK)
+		return rc;
+	t = table_new(NULL, 2);
+	if (!t) {
+		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "print the answer: out of memory");
+		goto out;
+	}
+	table_field(t, "name", "%s", a->name);
+	table_field(t, "subject", "%s", info.common_name);
+	table_field(t, "serial", "%" PRIu64, x509_info_serial(&info));
+	table_field(t, "signs", "%s", a->signing ? "yes" : "no");
+	table_field(t, "valid from", "%s", output_time(info.not_before, time));
+	table_field(t, "valid until", "%s", output_time(info.not_after, time));
+	table_field(t, "key id", "%s", output_hex(info.key_id, info.key_id_len, hex, sizeof hex));
+	table_field(t, "fingerprint", "%s", output_hex(info.fingerprint, sizeof info.fingerprint, hex, sizeof hex));
+	rc = table_print(t, st);
+out:
+	table_free(t);
+	x509_info_free(&info);
+	return rc;
+}
+
+static enum status_code run_create(struct cli *cli, struct status *st)
+{
+	Kds__V1__CreateAuthorityRequest in = KDS__V1__CREATE_AUTHORITY_REQUEST__INIT;
+	const struct session_request request = {
+		.role = PEER_CA,
+		.service = &kds__v1__ca__descriptor,
+		.method = "Create",
+		.input = &in.base,
+	};
+	ProtobufCMessage *answer;
+	in.name = (char *)(uintptr_t)authority_name(cli); /* only read, both */
+	if (cli_has(cli, OPT_COMMON_NAME))
+		in.common_name = (char *)(uintptr_t)cli_value(cli, OPT_COMMON_NAME);
+	if (plain_name_check(in.name, "CA", st) != STATUS_OK || session_call(cli, &request, st, &answer) != STATUS_OK)
+		return st->code;
+	cli_notice(cli, "created CA %s: nodes can have certificates now", in.name);
+	enum status_code rc = cli->json ? output_message(answer, st)
+					: print_details((const Kds__V1__Authority *)answer, st);
+	protobuf_c_message_free_unpacked(answer, NULL);
+	return rc;
+}
+
+/* From the replicas: kds-ca need not have learned of it yet. */
+static enum status_code run_show(struct cli *cli, struct status *st)
+{
+	char key[OBJECT_KEY_SIZE];
+	Kds__V1__Object *object;
+	const char *name = authority_name(cli);
+	if (plain_name_check(name, "CA", st) != STATUS_OK)
+		return st->code;
+	snprintf(key, sizeof key, "ca/%s", name);
+	if (objects_get(cli, key, st, &object) != STATUS_OK)
+		return st->code;
+	enum status_code rc;
+	if (object->value_case == KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY) {
+		const Kds__V1__CertificateAuthority *ca = object->certificate_authority;
+		Kds__V1__Authority a = KDS__V1__AUTHORITY__INIT;
+		a.name = ca->name;
+		a.certificate = ca->certificate;
+		a.signing = !ca->retired;
+		rc = cli->json ? output_message(&a.base, st) : print_details(&a, st);
+	} else {
+		rc = status_set(st, STATUS_INTERNAL, "the answer holds no CA");
+	}
+	kds__v1__object__free_unpacked(object, NULL);
 	return rc;
 }
 
@@ -107,7 +196,41 @@ static const struct argp_option bundle_options[] = {
 	{ 0 },
 };
 
+static const struct argp_option create_options[] = {
+	{ "common-name", OPT_COMMON_NAME, "NAME", 0,
+	  "Of its certificate (default: the cluster's name, with its own behind unless that is \"default\")", 0 },
+	{ 0 },
+};
+
+static const struct argp_option show_options[] = {
+	{ "local", OPT_LOCAL, NULL, 0, "Take what one replica has now, perhaps not the newest; works without a quorum",
+	  0 },
+	{ 0 },
+};
+
 static const struct cli_command commands[] = {
+	{
+	    .verb = "create",
+	    .arguments = "[NAME]",
+	    .purpose = "Create a CA to sign the nodes' certificates with, once for a new cluster",
+	    .examples = "  kds-cli ca create\n"
+			"  kds-cli ca create second --common-name 'Second CA of example.com'\n"
+			"\nWithout a NAME it is \"default\", which kds-ca signs with unless the option `authority'\n"
+			"of its configuration names another. Its key never leaves the hosts of kds-ca in clear.",
+	    .options = create_options,
+	    .max_args = 1,
+	    .run = run_create,
+	},
+	{
+	    .verb = "show",
+	    .arguments = "[NAME]",
+	    .purpose = "Show one CA",
+	    .examples = "  kds-cli ca show\n"
+			"  kds-cli ca show second",
+	    .options = show_options,
+	    .max_args = 1,
+	    .run = run_show,
+	},
 	{
 	    .verb = "list",
 	    .arguments = "",

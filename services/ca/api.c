@@ -1,20 +1,28 @@
 #include "services/ca/api.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
+#include "common/base/plain_name.h"
+
 #define BUNDLE_MAX 256
+#define COMMON_NAME_MAX 64 /* RFC 5280 appendix A.1, ub-common-name */
+#define SETTLE_MS 2000     /* for this process to learn of a CA that it made */
 
 struct ca_api {
 	Kds__V1__Ca_Service service;
 	struct keeper *keeper;
 	struct issuing *issuing;
-	char *kds_name;
+	struct maker *maker;
+	char *authority, *cluster, *kds_name;
 };
 
 static const struct rpc_access access_table[] = {
 	{ .method = "Sign", .allow = PEER_ADMIN | PEER_NODE, .rate = CA_RATE_SIGN },
 	{ .method = "Bundle", .allow = PEER_ANYONE, .flags = RPC_READ },
+	{ .method = "Create", .allow = PEER_ADMIN },
 };
 
 /* One Sign under way. */
@@ -149,6 +157,98 @@ static void handle_bundle(Kds__V1__Ca_Service *service, const Kds__V1__BundleReq
 	closure(&answer, closure_data);
 }
 
+/* One Create under way. */
+struct creating {
+	struct ca_api *api;
+	struct rpc_call *call;
+	Kds__V1__Authority_Closure closure;
+	void *closure_data;
+	uint64_t deadline_ms;
+	char name[PLAIN_NAME_MAX + 1], common_name[COMMON_NAME_MAX + 1];
+};
+
+static void create_done(void *arg, const struct maker_result *result)
+{
+	struct creating *c = arg;
+	if (result->status.code == STATUS_OK) {
+		/* So that who asked for it can have certificates signed at once. */
+		uint64_t until = clock_monotonic_ms() + SETTLE_MS;
+		keeper_wait(c->api->keeper, c->name, until < c->deadline_ms ? until : c->deadline_ms);
+		Kds__V1__Authority answer = KDS__V1__AUTHORITY__INIT;
+		answer.name = c->name;
+		answer.certificate = (ProtobufCBinaryData){ .data = (uint8_t *)(uintptr_t)result->certificate.data,
+							    .len = result->certificate.len };
+		answer.signing = true;
+		c->closure(&answer, c->closure_data);
+	} else if (result->field[0]) {
+		rpc_call_fail_field(c->call, result->field, "%s", result->status.message);
+	} else {
+		rpc_call_fail_status(c->call, &result->status);
+	}
+	free(c);
+}
+
+static bool plain_text(const char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			return false;
+	return true;
+}
+
+/* Fills the names, defaults where none is given; false: the call has failed. */
+static bool name_authority(const Kds__V1__CreateAuthorityRequest *in, struct creating *c)
+{
+	const struct ca_api *api = c->api;
+	struct status st;
+	const char *name = in->name[0] ? in->name : api->authority;
+	if (plain_name_check(name, "CA", &st) != STATUS_OK) {
+		rpc_call_fail_field(c->call, "name", "%s", st.message);
+		return false;
+	}
+	snprintf(c->name, sizeof c->name, "%s", name);
+	int len;
+	if (in->common_name[0])
+		len = snprintf(c->common_name, sizeof c->common_name, "%s", in->common_name);
+	else if (strcmp(name, "default") == 0)
+		len = snprintf(c->common_name, sizeof c->common_name, "%s", api->cluster);
+	else
+		len = snprintf(c->common_name, sizeof c->common_name, "%s %s", api->cluster, name);
+	if (len > COMMON_NAME_MAX || !plain_text(c->common_name)) {
+		rpc_call_fail_field(c->call, "common_name", "give one of 1 to %d bytes, without control characters",
+				    COMMON_NAME_MAX);
+		return false;
+	}
+	return true;
+}
+
+static void handle_create(Kds__V1__Ca_Service *service, const Kds__V1__CreateAuthorityRequest *in,
+			  Kds__V1__Authority_Closure closure, void *closure_data)
+{
+	struct ca_api *api = api_of(service);
+	struct rpc_call *call = closure_data;
+	struct creating *c = malloc(sizeof *c);
+	if (!c) {
+		rpc_call_fail(call, STATUS_RESOURCE_EXHAUSTED, "create a CA: out of memory; try again later");
+		return;
+	}
+	*c = (struct creating){ .api = api, .call = call, .closure = closure, .closure_data = closure_data,
+				.deadline_ms = rpc_call_deadline(call) };
+	if (!name_authority(in, c)) {
+		free(c);
+		return;
+	}
+	maker_submit(api->maker, &(struct maker_request){
+		.name = c->name,
+		.common_name = c->common_name,
+		.caller = rpc_call_identity(call),
+		.request_id = rpc_call_request_id(call),
+		.deadline_ms = c->deadline_ms,
+		.done = create_done,
+		.arg = c,
+	});
+}
+
 enum status_code ca_api_new(const struct ca_api_options *options, struct rpc_server *server, struct status *st,
 			    struct ca_api **ret_api)
 {
@@ -159,10 +259,13 @@ enum status_code ca_api_new(const struct ca_api_options *options, struct rpc_ser
 		.service = KDS__V1__CA__INIT(handle_),
 		.keeper = options->keeper,
 		.issuing = options->issuing,
+		.maker = options->maker,
+		.authority = strdup(options->authority),
+		.cluster = strdup(options->cluster),
 		.kds_name = strdup(options->kds_name),
 	};
 	enum status_code rc;
-	if (api->kds_name)
+	if (api->authority && api->cluster && api->kds_name)
 		rc = rpc_server_add(server, &api->service.base, access_table, sizeof access_table / sizeof access_table[0], st);
 	else
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "Ca service: out of memory");
@@ -178,6 +281,8 @@ void ca_api_free(struct ca_api *api)
 {
 	if (!api)
 		return;
+	free(api->authority);
+	free(api->cluster);
 	free(api->kds_name);
 	free(api);
 }

@@ -4,15 +4,19 @@
 
 #include "common/rpc/server.h"
 #include "services/ca/issue.h"
+#include "services/ca/maker.h"
 
 #define CA_RATE_SIGN 1 /* of rpc_server_set_rate(): Sign */
 
 struct ca_api;
 
 struct ca_api_options {
-	struct keeper *keeper;     /* both must outlive it */
+	struct keeper *keeper;     /* these must outlive it */
 	struct issuing *issuing;
-	const char *kds_name;      /* copied */
+	struct maker *maker;
+	const char *authority;     /* the CA that this process signs with */
+	const char *cluster;       /* strings are copied */
+	const char *kds_name;
 };
 
 /* Registers the service with `server`; must live until that has answered every call. */

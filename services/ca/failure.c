@@ -17,3 +17,22 @@ enum status_code failure_of_call(const char *what, const struct status *cause, s
 		return status_set(st, cause->code, "%s: kds-serial refuses this kds-ca: %s", what, cause->message);
 	}
 }
+
+enum status_code failure_of_record(const char *what, Kds__V1__RecordRefusal refusal, const char *why, struct status *st)
+{
+	switch (refusal) {
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REQUESTER_BELOW_MIN:
+		return status_set(st, STATUS_PERMISSION_DENIED,
+				  "%s: %s; have an administrator sign a new certificate", what, why);
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REQUESTER_UNKNOWN:
+		return status_set(st, STATUS_PERMISSION_DENIED, "%s: %s; have an administrator add it", what, why);
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_TOO_MANY:
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "%s: %s", what, why);
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_ID_REUSED:
+		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: %s; use a new request id", what, why);
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_EXPIRED:
+		return status_set(st, STATUS_FAILED_PRECONDITION, "%s: %s; set the clock of this kds-ca's host", what, why);
+	default:
+		return status_set(st, STATUS_INTERNAL, "%s: the record was refused: %s", what, why);
+	}
+}

@@ -12,6 +12,7 @@
 #include "common/daemon/workers.h"
 #include "common/x509/key.h"
 #include "services/ca/digest.h"
+#include "services/ca/failure.h"
 #include "services/ca/recorder.h"
 
 #define QUEUE_MAX 8192        /* requests that wait for a worker: a second or two of work */
@@ -441,33 +442,6 @@ static void repeat(struct job *j, const Kds__V1__IssuedCertificate *known)
 	submit_work(j, repeat_work);
 }
 
-/* A record was refused for what no other serial mends: what its requester is told. */
-static void fail_refused(struct job *j, const char *why)
-{
-	struct status st;
-	switch (j->entry.refusal) {
-	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REQUESTER_BELOW_MIN:
-		status_set(&st, STATUS_PERMISSION_DENIED, "sign: %s; have an administrator sign a new certificate for %.64s",
-			   why, j->in.node);
-		break;
-	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REQUESTER_UNKNOWN:
-		status_set(&st, STATUS_PERMISSION_DENIED, "sign: %s; have an administrator add it", why);
-		break;
-	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_TOO_MANY:
-		status_set(&st, STATUS_RESOURCE_EXHAUSTED, "sign: %s", why);
-		break;
-	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_ID_REUSED:
-		status_set(&st, STATUS_INVALID_ARGUMENT, "sign: %s; use a new request id", why);
-		break;
-	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_EXPIRED:
-		status_set(&st, STATUS_FAILED_PRECONDITION, "sign: %s; set the clock of this kds-ca's host", why);
-		break;
-	default:
-		status_set(&st, STATUS_INTERNAL, "sign: the record was refused: %s", why);
-	}
-	fail(j, &st, "");
-}
-
 static void record_came(struct recorder_entry *e, const struct status *verdict)
 {
 	struct job *j = (struct job *)(void *)((char *)e - offsetof(struct job, entry));
@@ -492,8 +466,11 @@ static void record_came(struct recorder_entry *e, const struct status *verdict)
 	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_TAKEN:
 		try_another_serial(j, verdict->message);
 		break;
-	default:
-		fail_refused(j, verdict->message);
+	default: {
+		struct status st;
+		(void)failure_of_record("sign", e->refusal, verdict->message, &st);
+		fail(j, &st, "");
+	}
 	}
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/log.h"
+#include "common/base/plain_name.h"
 #include "common/daemon/daemon.h"
 #include "common/daemon/follower.h"
 #include "services/ca/api.h"
@@ -42,6 +43,7 @@ struct ca {
 	struct follower *follower;
 	struct nodes *nodes;
 	struct issuing *issuing;
+	struct maker *maker;
 	struct ca_api *api;
 };
 
@@ -54,9 +56,8 @@ static enum status_code read_own_options(struct ca *ca, struct status *st)
 	if (rc != STATUS_OK)
 		return rc;
 	ca->authority = cfg_getstr(o->cfg, "authority");
-	if (strlen(ca->authority) == 0 || strlen(ca->authority) > 64)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option 'authority' names a CA in 1 to 64 bytes",
-				  o->config_file);
+	if (plain_name_check(ca->authority, "CA", st) != STATUS_OK)
+		return status_prefix(st, "%s: option 'authority'", o->config_file);
 	return STATUS_OK;
 }
 
@@ -128,29 +129,9 @@ static enum status_code start_follower(struct ca *ca, struct status *st)
 	return follower_start(&options, st, &ca->follower);
 }
 
-/* CAs with keys of their own have names of their own: peers refuse two of one name (common/net/trust_anchors.h). */
-static void name_authority(const struct ca *ca, char ret_name[160])
-{
-	if (strcmp(ca->authority, "default") == 0)
-		snprintf(ret_name, 160, "%s", ca->options.cluster);
-	else
-		snprintf(ret_name, 160, "%s %s", ca->options.cluster, ca->authority);
-	if (strlen(ret_name) > 64) /* RFC 5280 allows no longer one */
-		snprintf(ret_name, 160, "%s", ca->authority);
-}
-
 static enum status_code start_keeper(struct ca *ca, struct status *st)
 {
-	char common_name[160];
-	name_authority(ca, common_name);
-	const struct keeper_options options = {
-		.authority = ca->authority,
-		.common_name = common_name,
-		.requester = ca->options.name,
-		.seal = ca->seal,
-		.channel = ca->channel,
-	};
-	enum status_code rc = keeper_new(&options, st, &ca->keeper);
+	enum status_code rc = keeper_new(ca->authority, ca->seal, st, &ca->keeper);
 	/* The follower tells the keeper and the keeper asks the follower: both are there before either runs on. */
 	if (rc == STATUS_OK)
 		rc = start_follower(ca, st);
@@ -179,6 +160,9 @@ static enum status_code add_service(struct ca *ca, struct status *st)
 	const struct ca_api_options options = {
 		.keeper = ca->keeper,
 		.issuing = ca->issuing,
+		.maker = ca->maker,
+		.authority = ca->authority,
+		.cluster = ca->options.cluster,
 		.kds_name = ca->options.kds_name,
 	};
 	return ca_api_new(&options, daemon_server(ca->daemon), st, &ca->api);
@@ -220,6 +204,8 @@ static enum status_code start(struct ca *ca, struct status *st)
 	if (rc == STATUS_OK)
 		rc = start_issuing(ca, st);
 	if (rc == STATUS_OK)
+		rc = maker_start(ca->channel, ca->serials, ca->seal, st, &ca->maker);
+	if (rc == STATUS_OK)
 		rc = add_service(ca, st);
 	if (rc != STATUS_OK)
 		return rc;
@@ -235,6 +221,7 @@ static enum status_code start(struct ca *ca, struct status *st)
 static void stop(struct ca *ca)
 {
 	issuing_stop(ca->issuing);
+	maker_stop(ca->maker);
 	nodes_free(ca->nodes);
 	keeper_stop(ca->keeper);
 	follower_stop(ca->follower);

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/base/plain_name.h"
 #include "common/net/identity.h"
 #include "common/x509/cert.h"
 #include "common/x509/name.h"
@@ -13,7 +14,6 @@
 #define NAME_MAX_TEXT 253 /* a DNS name: subjects, addresses */
 #define REQUEST_DIGEST_BYTES 32
 #define CLUSTER_ID_MAX 64
-#define NAME_MAX_BYTES 64
 #define SEALED_MAX (16 << 10)
 #define CERTIFICATE_MAX (16 << 10)
 #define SETTING_MAX (64 << 10)
@@ -26,25 +26,6 @@
 /* INVALID_ARGUMENT that names the field. */
 #define INVALID(st, ret_field, field, ...)                                                                             \
 	(*(ret_field) = (field), status_set((st), STATUS_INVALID_ARGUMENT, __VA_ARGS__))
-
-/* Names of settings, CAs and services: part of keys, file names and URIs, hence this narrow. */
-static bool plain_name(const char *name)
-{
-	size_t len = strlen(name);
-	return len > 0 && len <= NAME_MAX_BYTES && name[0] != '.' && name[0] != '-' &&
-	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == len;
-}
-
-static enum status_code validate_plain_name(const char *name, const char *what, struct status *st)
-{
-	if (plain_name(name))
-		return STATUS_OK;
-	return status_set(
-	    st, STATUS_INVALID_ARGUMENT,
-	    "the name of a %s has 1 to %d letters, digits, '.', '_' or '-' and begins with a letter, digit or"
-	    " '_'",
-	    what, NAME_MAX_BYTES);
-}
 
 /* Text of a peer that stands in records and tables: no control characters. */
 static bool plain_text(const char *text, size_t max)
@@ -195,7 +176,7 @@ static enum status_code validate_authority(const Kds__V1__CertificateAuthority *
 					   const char **ret_field)
 {
 	*ret_field = "object.certificate_authority.name";
-	enum status_code rc = validate_plain_name(a->name, "certificate authority", st);
+	enum status_code rc = plain_name_check(a->name, "certificate authority", st);
 	if (rc != STATUS_OK)
 		return rc;
 	if (a->certificate.len == 0 || a->certificate.len > CERTIFICATE_MAX)
@@ -239,10 +220,10 @@ static enum status_code validate_put(const Kds__V1__PutRequest *in, struct statu
 		if (strlen(o->setting->value) > SETTING_MAX)
 			return INVALID(st, ret_field, "object.setting.value", "a setting has at most %d bytes",
 				       SETTING_MAX);
-		return validate_plain_name(o->setting->name, "setting", st);
+		return plain_name_check(o->setting->name, "setting", st);
 	case KDS__V1__OBJECT__VALUE_SERVICE:
 		*ret_field = "object.service.name";
-		return validate_plain_name(o->service->name, "service", st);
+		return plain_name_check(o->service->name, "service", st);
 	case KDS__V1__OBJECT__VALUE_CLUSTER:
 		return INVALID(st, ret_field, "object.cluster", "the cluster's names are fixed when it is made");
 	case KDS__V1__OBJECT__VALUE_MIN_SERIAL:
@@ -282,7 +263,7 @@ static enum status_code validate_add_replica(const Kds__V1__AddReplicaRequest *i
 					     const char **ret_field)
 {
 	*ret_field = "name";
-	enum status_code rc = validate_plain_name(in->name, "replica", st);
+	enum status_code rc = plain_name_check(in->name, "replica", st);
 	if (rc != STATUS_OK)
 		return rc;
 	if (!plain_address(in->address, false))
@@ -299,7 +280,7 @@ static enum status_code validate_change_replica(const Kds__V1__ChangeReplicaRequ
 	    (in->change_case == KDS__V1__CHANGE_REPLICA_REQUEST__CHANGE_REMOVED && !in->removed))
 		return INVALID(st, ret_field, "change", "give what is to be changed");
 	*ret_field = "name";
-	return validate_plain_name(in->name, "replica", st);
+	return plain_name_check(in->name, "replica", st);
 }
 
 /* Only leaders write it: more than that it can be stored is not asked. */

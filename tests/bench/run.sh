@@ -87,7 +87,8 @@ start_cluster() {
 	start ca1 "$bin/kds-ca" --config "$c/ca1/kds-ca.conf"
 	start keydist1 "$bin/kds-keydist" --config "$c/keydist1/kds-keydist.conf"
 	for ((i = 0; i < 100; i++)); do
-		"$bin/kds-cli" --timeout 2 -q cluster health >/dev/null 2>&1 && return
+		{ "$bin/kds-cli" --timeout 2 ca show || "$bin/kds-cli" --timeout 2 ca create; } >/dev/null 2>&1 &&
+			"$bin/kds-cli" --timeout 2 -q cluster health >/dev/null 2>&1 && return
 		sleep 0.2
 	done
 	"$bin/kds-cli" cluster health || true

@@ -112,6 +112,7 @@ sed -i -E "s/^listen = .*/listen = \"$net.101:7410\"/" "$(config_of ca1)"
 
 say "a sealing key of another cluster: only the cluster's state can show it; said, nothing signed, no key replaced"
 start ca1 keydist1
+create_ca
 wait_healthy
 authorities=$(kds-cli ca bundle)
 expect 0 kds-cli node add node1.example.com

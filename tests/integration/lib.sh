@@ -187,8 +187,13 @@ cluster_up() {
 	cluster_init "${1:-3}"
 	# shellcheck disable=SC2046
 	start $(all_names)
+	create_ca
 	wait_healthy
 }
+
+# Once for a new cluster, as its administrator does it.
+have_ca() { kds-cli ca show >/dev/null 2>&1 || kds-cli ca create; }
+create_ca() { wait_for "$patience" "the cluster's CA to be created" have_ca; }
 
 wait_healthy() { wait_for "$patience" "every daemon to be healthy" kds-cli cluster health; }
 

@@ -305,9 +305,7 @@ static int set_up(void **state)
 	world.node = world.seen = object_of(&node_a, 5);
 	fake_channel_init(&channel);
 	assert_int_equal(pthread_create(&world.thread, NULL, replicators, NULL), 0);
-	const struct keeper_options ko = { .authority = "default", .common_name = "cluster.example.com", .requester = "ca1",
-					   .seal = seal, .channel = &channel };
-	assert_int_equal(keeper_new(&ko, NULL, &keeper), STATUS_OK);
+	assert_int_equal(keeper_new("default", seal, NULL, &keeper), STATUS_OK);
 	assert_int_equal(keeper_start(keeper, NULL, NULL), STATUS_OK);
 	assert_int_equal(nodes_new(&channel, NULL, NULL, &nodes), STATUS_OK);
 	assert_int_equal(serials_start(&channel, BLOCK, NULL, &serials), STATUS_OK);

@@ -236,9 +236,10 @@ static enum status_code print_result(const struct init_plan *plan, const char *d
 		printf("       kds-%s --config %s/%s/kds-%s.conf\n", init_kind_name(s->kind), real, s->name,
 		       init_kind_name(s->kind));
 	}
-	printf("  4. Look at the cluster, and add a node:\n"
+	printf("  4. Look at the cluster, create the CA that signs nodes, and add a node:\n"
 	       "       export KDS_CONFIG=%s/admin/cli.conf\n"
 	       "       kds-cli cluster view\n"
+	       "       kds-cli ca create\n"
 	       "       kds-cli node add node1.example.com --group 'urn:example:prjA#10s'\n",
 	       real);
 	return STATUS_OK;

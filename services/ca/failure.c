@@ -36,3 +36,17 @@ enum status_code failure_of_record(const char *what, Kds__V1__RecordRefusal refu
 		return status_set(st, STATUS_INTERNAL, "%s: the record was refused: %s", what, why);
 	}
 }
+
+enum failure_remedy failure_remedy(Kds__V1__RecordRefusal refusal)
+{
+	switch (refusal) {
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_NONE:
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_NO_BLOCK:
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_BELOW_MIN:
+		return FAILURE_OTHER_BLOCK;
+	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_TAKEN:
+		return FAILURE_OTHER_SERIAL;
+	default:
+		return FAILURE_FINAL;
+	}
+}

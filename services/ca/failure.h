@@ -11,7 +11,16 @@
  */
 enum status_code failure_of_call(const char *what, const struct status *cause, struct status *st);
 
-/* The same for a record that was refused for what no other serial mends. `why`: in kds-serial's words. */
+/* What mends the refusal of a record. */
+enum failure_remedy {
+	FAILURE_FINAL,         /* nothing that kds-ca could do */
+	FAILURE_OTHER_SERIAL,
+	FAILURE_OTHER_BLOCK,   /* a serial, of a block that is fetched from now on */
+};
+/* A version of kds-serial that does not say why (NONE) refuses for the serial, as a rule. */
+enum failure_remedy failure_remedy(Kds__V1__RecordRefusal refusal);
+
+/* What it means that a record was refused for good. `why`: in kds-serial's words. */
 enum status_code failure_of_record(const char *what, Kds__V1__RecordRefusal refusal, const char *why, struct status *st);
 
 #endif

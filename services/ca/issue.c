@@ -453,24 +453,23 @@ static void record_came(struct recorder_entry *e, const struct status *verdict)
 		fail(j, verdict, "");
 		return;
 	}
-	switch (e->refusal) {
-	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REPEATED:
+	if (e->refusal == KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_REPEATED) {
 		repeat(j, e->known);
-		break;
-	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_NONE:
-	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_NO_BLOCK:
-	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_BELOW_MIN:
+		return;
+	}
+	struct status st;
+	switch (failure_remedy(e->refusal)) {
+	case FAILURE_OTHER_BLOCK:
 		serials_drop(j->p->serials, e->certificate.serial);
 		try_another_serial(j, verdict->message);
 		break;
-	case KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_TAKEN:
+	case FAILURE_OTHER_SERIAL:
 		try_another_serial(j, verdict->message);
 		break;
-	default: {
-		struct status st;
+	case FAILURE_FINAL:
 		(void)failure_of_record("sign", e->refusal, verdict->message, &st);
 		fail(j, &st, "");
-	}
+		break;
 	}
 }
 

@@ -150,10 +150,10 @@ static enum status_code record(struct making *g, struct authority_draft *draft, 
 		rc = status_set(st, STATUS_ABORTED,
 				"an earlier try with this request id was recorded and came to nothing; use a new request id");
 	} else if (result->code != STATUS_OK) {
-		*ret_again = result->refusal == KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_NONE ||
-			     result->refusal == KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_NO_BLOCK ||
-			     result->refusal == KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_BELOW_MIN ||
-			     result->refusal == KDS__V1__RECORD_REFUSAL__RECORD_REFUSAL_TAKEN;
+		enum failure_remedy remedy = failure_remedy(result->refusal);
+		*ret_again = remedy != FAILURE_FINAL;
+		if (remedy == FAILURE_OTHER_BLOCK)
+			serials_drop(g->m->serials, draft->record.serial);
 		rc = failure_of_record("record", result->refusal, result->message, st);
 	}
 	protobuf_c_message_free_unpacked(answer, NULL);
@@ -296,8 +296,6 @@ static enum status_code make(struct making *g, struct status *st)
 						      draft.object.certificate.len))
 			rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "it is made, but there is no memory to answer with");
 		authority_draft_fini(&draft);
-		if (again)
-			serials_drop(g->m->serials, serial);
 	}
 	if (rc == STATUS_OK)
 		log_info("made CA name=%s common-name=%s serial=%" PRIu64 " requester=%s", g->in->name, g->in->common_name, serial,

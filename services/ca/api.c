@@ -207,18 +207,20 @@ static bool name_authority(const Kds__V1__CreateAuthorityRequest *in, struct cre
 		return false;
 	}
 	snprintf(c->name, sizeof c->name, "%s", name);
-	int len;
-	if (in->common_name[0])
-		len = snprintf(c->common_name, sizeof c->common_name, "%s", in->common_name);
-	else if (strcmp(name, "default") == 0)
-		len = snprintf(c->common_name, sizeof c->common_name, "%s", api->cluster);
-	else
-		len = snprintf(c->common_name, sizeof c->common_name, "%s %s", api->cluster, name);
-	if (len > COMMON_NAME_MAX || !plain_text(c->common_name)) {
+	if (in->common_name[0] && (strlen(in->common_name) > COMMON_NAME_MAX || !plain_text(in->common_name))) {
 		rpc_call_fail_field(c->call, "common_name", "give one of 1 to %d bytes, without control characters",
 				    COMMON_NAME_MAX);
 		return false;
 	}
+	/* Each CA has a common name of its own: peers refuse two keys of one name. */
+	size_t len = strlen(api->cluster) + (strcmp(name, "default") == 0 ? 0 : 1 + strlen(name));
+	if (in->common_name[0])
+		snprintf(c->common_name, sizeof c->common_name, "%s", in->common_name);
+	else if (len > COMMON_NAME_MAX)
+		snprintf(c->common_name, sizeof c->common_name, "%s", name);
+	else
+		snprintf(c->common_name, sizeof c->common_name, "%s%s%s", api->cluster, len > strlen(api->cluster) ? " " : "",
+			 len > strlen(api->cluster) ? name : "");
 	return true;
 }
 

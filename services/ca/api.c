@@ -213,14 +213,12 @@ static bool name_authority(const Kds__V1__CreateAuthorityRequest *in, struct cre
 		return false;
 	}
 	/* Each CA has a common name of its own: peers refuse two keys of one name. */
-	size_t len = strlen(api->cluster) + (strcmp(name, "default") == 0 ? 0 : 1 + strlen(name));
-	if (in->common_name[0])
-		snprintf(c->common_name, sizeof c->common_name, "%s", in->common_name);
-	else if (len > COMMON_NAME_MAX)
-		snprintf(c->common_name, sizeof c->common_name, "%s", name);
-	else
-		snprintf(c->common_name, sizeof c->common_name, "%s%s%s", api->cluster, len > strlen(api->cluster) ? " " : "",
-			 len > strlen(api->cluster) ? name : "");
+	char standard[2 * PLAIN_NAME_MAX + 256];
+	snprintf(standard, sizeof standard, strcmp(name, "default") == 0 ? "%s" : "%s %s", api->cluster, name);
+	const char *common_name = in->common_name[0] ? in->common_name : standard;
+	if (strlen(common_name) > COMMON_NAME_MAX)
+		common_name = c->name;
+	memcpy(c->common_name, common_name, strlen(common_name) + 1);
 	return true;
 }
 

@@ -51,18 +51,6 @@ assert_match "its subject" "subject: +cluster.example.com second" "$out"
 expect 0 kds-cli ca list
 assert_match "the CAs" "default +cluster.example.com +.*second +cluster.example.com second" "$out"
 
-say "the one that is deleted is not replaced by itself"
-before=$(kds-cli --json serial show | json highestIssued)
-expect 0 kds-cli --cert "$cluster/ca1/service.crt" --key "$cluster/ca1/service.key" call Config.Delete '{"key": "ca/default"}'
-wait_for "$patience" "kds-ca to say what to run" told
-refused 5 "kds-cli ca create default" kds-cli cert sign "$work/node.csr" --node node1.example.com
-sleep 3 # what makes another by itself has done so by now
-expect 0 kds-cli --json ca list
-assert_no_match "the CAs" '"default"' "$out"
-assert_eq "the highest serial" "$before" "$(kds-cli --json serial show | json highestIssued)"
-expect 0 kds-cli ca create
-expect 0 kds-cli cert sign "$work/node.csr" --node node1.example.com
-
 say "a name that no CA can have is refused at the start, and nothing is written"
 stop ca1
 echo 'authority = "Web CA"' >>"$(config_of ca1)"

@@ -9,7 +9,7 @@
 #include "clients/cli/objects.h"
 #include "clients/cli/output.h"
 #include "clients/cli/session.h"
-#include "common/base/file.h"
+#include "common/base/file_trust.h"
 #include "common/x509/cert.h"
 
 #define CHAIN_MAX 8
@@ -78,7 +78,7 @@ static enum status_code make_trust(const struct session *session, const struct c
 	struct buffer pem = { 0 };
 	struct trust *trust = NULL;
 	struct slice cas[sizeof c->cas / sizeof c->cas[0]];
-	enum status_code rc = file_read(session_ca_file(session), CLI_INPUT_MAX, st, &pem);
+	enum status_code rc = file_trust_read(session_ca_file(session), CLI_INPUT_MAX, st, &pem);
 	if (rc == STATUS_OK) {
 		const struct slice slice = { .data = pem.data, .len = pem.len };
 		rc = trust_new(session_cluster(session), session_kds_name(session), &slice, st, &trust);

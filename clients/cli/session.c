@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "common/base/file.h"
+#include "common/base/file_trust.h"
 #include "common/daemon/config_file.h"
 #include "common/rpc/channel.h"
 
@@ -134,7 +134,7 @@ static enum status_code load_identity(const struct cli *cli, struct session *s, 
 	if (s->credentials)
 		return STATUS_OK;
 	struct buffer pem = { 0 };
-	enum status_code rc = s->trust ? STATUS_OK : file_read(s->ca, CLI_INPUT_MAX, st, &pem);
+	enum status_code rc = s->trust ? STATUS_OK : file_trust_read(s->ca, CLI_INPUT_MAX, st, &pem);
 	if (rc == STATUS_OK && !s->trust) {
 		struct slice slice = { .data = pem.data, .len = pem.len };
 		rc = trust_new(s->cluster, s->kds_name, &slice, st, &s->trust);
@@ -158,7 +158,7 @@ enum status_code session_open(struct cli *cli, struct status *st)
 	cfg_t *cfg = NULL;
 	enum status_code rc = config_file_parse(file, file_options, st, &cfg);
 	if (rc != STATUS_OK)
-		return rc == STATUS_NOT_FOUND ? cli_bad_input(st) : rc;
+		return rc == STATUS_NOT_FOUND || rc == STATUS_FAILED_PRECONDITION ? cli_bad_input(st) : rc;
 	struct session *s = calloc(1, sizeof *s);
 	rc = s ? take_configuration(cli, cfg, file, s, st) : status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
 	cfg_free(cfg);

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "clients/libkds/settings.h"
-#include "common/base/file.h"
+#include "common/base/file_trust.h"
 #include "common/base/secret.h"
 #include "common/rpc/channel.h"
 #include "keydist.pb-c.h"
@@ -31,7 +31,7 @@ static int report(enum status_code rc, const struct status *st, struct kds_error
 static enum status_code load_trust(const struct settings *s, struct status *st, struct trust **ret_trust)
 {
 	struct buffer pem = { 0 };
-	enum status_code rc = file_read(s->ca, CA_FILE_MAX, st, &pem);
+	enum status_code rc = file_trust_read(s->ca, CA_FILE_MAX, st, &pem);
 	if (rc == STATUS_OK)
 		rc = trust_new(s->cluster, s->kds_name, &(struct slice){ pem.data, pem.len }, st, ret_trust);
 	buffer_free(&pem);

@@ -135,11 +135,8 @@ enum status_code file_write(const char *path, struct slice data, mode_t mode, bo
 	return rc;
 }
 
-enum status_code file_read(const char *path, size_t max, struct status *st, struct buffer *out)
+enum status_code file_read_open(int fd, const char *path, size_t max, struct status *st, struct buffer *out)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0)
-		return failed(st, "read", path);
 	enum status_code rc = STATUS_OK;
 	struct stat sb;
 	size_t before = out->len;
@@ -163,8 +160,17 @@ enum status_code file_read(const char *path, size_t max, struct status *st, stru
 		if (out->len - before > max)
 			rc = status_set(st, STATUS_FAILED_PRECONDITION, "read %s: longer than %zu bytes", path, max);
 	}
-	close(fd);
 	if (rc != STATUS_OK)
 		out->len = before;
+	return rc;
+}
+
+enum status_code file_read(const char *path, size_t max, struct status *st, struct buffer *out)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0)
+		return failed(st, "read", path);
+	enum status_code rc = file_read_open(fd, path, max, st, out);
+	close(fd);
 	return rc;
 }

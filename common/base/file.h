@@ -30,5 +30,8 @@ void file_writer_abort(struct file_writer *w);
 
 /* Appends the file to `out`; refuses more than `max` bytes. NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION. */
 enum status_code file_read(const char *path, size_t max, struct status *st, struct buffer *out) MUST_CHECK;
+/* The same of one that is open, and stays so; `path` for messages. */
+enum status_code file_read_open(int fd, const char *path, size_t max, struct status *st,
+				struct buffer *out) MUST_CHECK;
 
 #endif

@@ -10,6 +10,8 @@
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 
+#include "common/base/file_trust.h"
+
 static size_t whole_pages(size_t size)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -66,6 +68,9 @@ static enum status_code read_open_file(int fd, const char *path, size_t max, str
 		return status_set(st, STATUS_FAILED_PRECONDITION,
 				  "%s: mode %04o lets others at a secret; run: chmod 600 %s", path,
 				  (unsigned)(sb.st_mode & 07777), path);
+	enum status_code rc = file_trust_check(fd, path, st);
+	if (rc != STATUS_OK)
+		return rc;
 	if ((uintmax_t)sb.st_size > max)
 		return status_set(st, STATUS_FAILED_PRECONDITION, "%s: longer than %zu bytes", path, max);
 	size_t size = (size_t)sb.st_size;

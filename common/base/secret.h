@@ -23,7 +23,8 @@ enum status_code secret_random(void *p, size_t size, struct status *st) MUST_CHE
 
 /*
  * Reads a file whose content is secret into secret memory, at most `max` bytes, NUL behind it (not counted).
- * Refuses (FAILED_PRECONDITION) a file that group or others may read or write, as OpenSSH does. Blocks.
+ * Refuses (FAILED_PRECONDITION) a file that group or others may read or write, as OpenSSH does, and one that others could
+ * put there (file_trust.h). Blocks.
  * The caller frees with secret_free(ret_data, ret_len + 1).
  */
 enum status_code secret_read_file(const char *path, size_t max, struct status *st, uint8_t **ret_data,

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/file_trust.h"
+
 /* libconfuse's scanner keeps its state in globals, and its error function has no argument of ours. */
 static pthread_mutex_t parser_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct status *parser_status;
@@ -35,6 +37,10 @@ static enum status_code parse_locked(cfg_t *cfg, const char *path, struct status
 	FILE *file = fopen(path, "re");
 	if (!file)
 		return open_failed(path, errno, st);
+	if (file_trust_check(fileno(file), path, st) != STATUS_OK) {
+		fclose(file);
+		return status_prefix(st, "read the configuration");
+	}
 	parser_status = st;
 	parser_failed = false;
 	cfg_set_error_function(cfg, capture_error);

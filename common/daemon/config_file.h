@@ -11,6 +11,7 @@
 
 /*
  * Parses `path` as `options` (ended by CFG_END(), copied) say. NOT_FOUND, PERMISSION_DENIED: cannot be opened;
+ * FAILED_PRECONDITION: others could change it (file_trust.h);
  * INVALID_ARGUMENT: "FILE:LINE: no such option 'x'" and the like. Blocks. Any thread, one at a time inside.
  * The caller frees with cfg_free().
  */

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "common/base/file.h"
+#include "common/base/file_trust.h"
 #include "common/daemon/health.h"
 #include "common/daemon/process.h"
 #include "common/daemon/self.h"
@@ -70,7 +70,7 @@ static void prepare_process(void)
 static enum status_code load_trust(const struct daemon_options *o, struct status *st, struct trust **ret_trust)
 {
 	struct buffer pem = { 0 };
-	enum status_code rc = file_read(o->ca, CA_FILE_MAX, st, &pem);
+	enum status_code rc = file_trust_read(o->ca, CA_FILE_MAX, st, &pem);
 	if (rc == STATUS_OK)
 		rc = trust_new(o->cluster, o->kds_name, &(struct slice){ pem.data, pem.len }, st, ret_trust);
 	if (rc != STATUS_OK)

@@ -52,9 +52,9 @@ enum status_code x509_build(const struct x509_template *t, gnutls_pubkey_t key, 
 
 /* DER or PEM (the first certificate in it). */
 enum status_code x509_import(struct slice data, struct status *st, gnutls_x509_crt_t *ret_crt) MUST_CHECK;
-/* From a file, DER or PEM; at most 1 MiB. Blocks. */
+/* From a file of ours, DER or PEM; at most 1 MiB. FAILED_PRECONDITION: others could change it (file_trust.h). Blocks. */
 enum status_code x509_load(const char *path, struct status *st, gnutls_x509_crt_t *ret_crt) MUST_CHECK;
-/* Every certificate of a PEM file, in its order; at most 64. The caller frees each and the array with x509_list_free(). */
+/* Every certificate of such a PEM file, in its order; at most 64. The caller frees each and the array with x509_list_free(). */
 enum status_code x509_load_list(const char *path, struct status *st, gnutls_x509_crt_t **ret_list,
 				unsigned *ret_n) MUST_CHECK;
 void x509_list_free(gnutls_x509_crt_t *list, unsigned n);

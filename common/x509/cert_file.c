@@ -1,7 +1,7 @@
 /* Certificates in and out: DER, PEM, files. */
 #include "common/x509/cert.h"
 
-#include "common/base/file.h"
+#include "common/base/file_trust.h"
 
 #define CERTIFICATE_FILE_MAX (1 << 20)
 #define LIST_MAX 64
@@ -31,7 +31,7 @@ enum status_code x509_import(struct slice data, struct status *st, gnutls_x509_c
 enum status_code x509_load(const char *path, struct status *st, gnutls_x509_crt_t *ret_crt)
 {
 	struct buffer data = { 0 };
-	enum status_code rc = file_read(path, CERTIFICATE_FILE_MAX, st, &data);
+	enum status_code rc = file_trust_read(path, CERTIFICATE_FILE_MAX, st, &data);
 	if (rc == STATUS_OK) {
 		rc = x509_import((struct slice){ data.data, data.len }, st, ret_crt);
 		if (rc != STATUS_OK)
@@ -44,7 +44,7 @@ enum status_code x509_load(const char *path, struct status *st, gnutls_x509_crt_
 enum status_code x509_load_list(const char *path, struct status *st, gnutls_x509_crt_t **ret_list, unsigned *ret_n)
 {
 	struct buffer data = { 0 };
-	enum status_code rc = file_read(path, CERTIFICATE_FILE_MAX, st, &data);
+	enum status_code rc = file_trust_read(path, CERTIFICATE_FILE_MAX, st, &data);
 	if (rc != STATUS_OK)
 		return rc;
 	gnutls_x509_crt_t *list = NULL;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/file_trust.h"
 #include "common/base/secret.h"
 #include "common/daemon/daemon.h"
 #include "common/daemon/follower.h"
@@ -62,10 +63,11 @@ static enum status_code read_paths(struct keydist *k, struct status *st)
 	if (!directory)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "%s: option 'data-dir' is missing; it names a directory",
 				  o->config_file);
-	enum status_code rc = STATUS_OK;
-	if (access(directory, W_OK | X_OK) != 0)
-		rc = status_set(st, STATUS_FAILED_PRECONDITION, "option 'data-dir' in %s: %s: %s", o->config_file,
-				directory, strerror(errno));
+	enum status_code rc = file_trust_check_directory(directory, st);
+	if (rc == STATUS_OK && access(directory, W_OK | X_OK) != 0)
+		rc = status_set(st, STATUS_FAILED_PRECONDITION, "%s: %s", directory, strerror(errno));
+	if (rc != STATUS_OK)
+		status_prefix(st, "option 'data-dir' in %s", o->config_file);
 	else if (asprintf(&k->cache_file, "%s/objects.cache", directory) < 0)
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "read the configuration: out of memory");
 	free(directory);

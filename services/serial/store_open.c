@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/file.h"
+#include "common/base/file_trust.h"
 #include "common/base/log.h"
 #include "common/base/secret.h"
 
@@ -413,6 +414,8 @@ enum status_code store_open(const char *dir, const struct store_identity *id, st
 	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
 		rc = status_set(st, STATUS_FAILED_PRECONDITION, "make data-dir %s: %s", dir, strerror(errno));
 	if (rc == STATUS_OK)
+		rc = file_trust_check_directory(dir, st);
+	if (rc == STATUS_OK)
 		rc = lock_directory(s, st);
 	if (rc == STATUS_OK)
 		rc = load(s, id, false, st);
@@ -432,6 +435,20 @@ enum status_code store_open(const char *dir, const struct store_identity *id, st
 	return STATUS_OK;
 }
 
+static enum status_code check_files(struct store *s, const char *dir, const struct store_identity *id, struct status *st)
+{
+	char path[4096];
+	snprintf(path, sizeof path, "%s/replica.db", dir);
+	enum status_code rc = file_trust_check_directory(dir, st);
+	if (rc != STATUS_OK && rc != STATUS_NOT_FOUND)
+		return rc;
+	if (access(path, F_OK) == 0)
+		return load(s, id, true, st);
+	/* A first start; unless the guard knows of more. */
+	rc = guard_read(&s->guard, dir, st);
+	return rc == STATUS_OK ? check_log(s, st) : rc;
+}
+
 enum status_code store_check(const char *dir, const struct store_identity *id, struct status *st)
 {
 	if (strlen(dir) > 4000)
@@ -439,17 +456,7 @@ enum status_code store_check(const char *dir, const struct store_identity *id, s
 	struct store *s = store_new(dir);
 	if (!s)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "check %s: out of memory", dir);
-	char path[4096];
-	snprintf(path, sizeof path, "%s/replica.db", dir);
-	enum status_code rc;
-	if (access(path, F_OK) == 0) {
-		rc = load(s, id, true, st);
-	} else {
-		/* A first start; unless the guard knows of more. */
-		rc = guard_read(&s->guard, dir, st);
-		if (rc == STATUS_OK)
-			rc = check_log(s, st);
-	}
+	enum status_code rc = check_files(s, dir, id, st);
 	guard_close(&s->guard);
 	store_close(s);
 	return rc;

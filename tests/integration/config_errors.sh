@@ -54,6 +54,17 @@ for name in serial1 ca1 keydist1; do
 	chmod 644 "$cluster/$name/service.key"
 	broken $name "service.key.*(others|0?600)"
 	chmod 600 "$cluster/$name/service.key"
+	for file in "$conf" infra-ca.crt service.crt .; do
+		mode=$(stat -c %a "$cluster/$name/$file")
+		chmod o+w "$cluster/$name/$file"
+		broken $name "chmod go-w .*/$name"
+		chmod "$mode" "$cluster/$name/$file"
+	done
+	if [ "$(id -u)" = 0 ]; then
+		chown 64321 "$cluster/$name/service.key"
+		broken $name "service.key: belongs to user 64321.*chown 0 "
+		chown 0 "$cluster/$name/service.key"
+	fi
 	cp "$cluster/$name/service.key" "$work/service.key"
 	openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt >"$cluster/$name/service.key"
 	broken $name "service.(key|crt).*(belong|match)"
@@ -66,6 +77,22 @@ status=0
 kds-ca --config /nonexistent.conf >"$work/out" 2>"$work/err" || status=$?
 [ $status -eq 1 ] || [ $status -eq 2 ] || fail "a configuration that is not there: exit $status"
 assert_match "a configuration that is not there" "/nonexistent.conf" "$(<"$work/err")"
+
+say "the data directory"
+for name in serial1 keydist1; do
+	chmod o+w "$cluster/$name/data"
+	broken $name "chmod go-w .*/$name/data"
+	chmod o-w "$cluster/$name/data"
+done
+
+say "kds-cli's own files"
+for file in cli.conf infra-ca.crt admin.crt .; do
+	mode=$(stat -c %a "$cluster/admin/$file")
+	chmod o+w "$cluster/admin/$file"
+	expect 2 kds-cli --timeout 1 cluster view
+	assert_match "$file that others may write" "chmod go-w .*/admin" "$err"
+	chmod "$mode" "$cluster/admin/$file"
+done
 
 say "sealing keys"
 for name in ca1 keydist1; do

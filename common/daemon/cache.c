@@ -8,7 +8,7 @@
 #include "common/base/file.h"
 #include "common/rpc/message.h"
 
-#define MAGIC "KDSCACH1"
+#define MAGIC "KDSCACH2" /* 1 had no nodes, and must not be taken to say that there are none */
 #define MAGIC_LEN (sizeof MAGIC - 1)
 #define DIGEST_LEN 32
 #define HEAD_LEN (MAGIC_LEN + DIGEST_LEN)

@@ -19,6 +19,7 @@
 /* What the trust needs, whatever the daemon itself follows. */
 static const char *const trust_prefixes[] = { "ca/", "serial/", "service/", "cluster" };
 #define N_TRUST_PREFIXES (sizeof trust_prefixes / sizeof trust_prefixes[0])
+#define NODE_PREFIX "node/"
 
 /*
  * What the thread, the callback of a poll under way, and askers share. Apart from the follower, because that callback
@@ -49,7 +50,9 @@ struct follower {
 	struct shared *shared;
 	struct objects *objects; /* changed by the thread alone, under the lock; the thread reads without */
 	uint64_t since, began;   /* the thread's: what to ask for */
+	bool nodes;
 	bool trust_stale, cache_stale;
+	bool nodes_less;         /* connections may be open whose node is none any more */
 	bool sweep;              /* the state is being sent whole: at its end, drop what was not in it */
 	bool lost;               /* since the last answer of a replica, and people were told */
 	pthread_t thread;
@@ -221,12 +224,34 @@ static void refresh_trust(struct follower *f)
 	daemon_trust_changed(f->daemon);
 }
 
+static bool has_trust_prefix(const char *key)
+{
+	for (size_t i = 0; i < N_TRUST_PREFIXES; i++)
+		if (has_prefix(key, trust_prefixes[i]))
+			return true;
+	return false;
+}
+
+static void note_node(struct follower *f, const Kds__V1__Object *object)
+{
+	struct status st;
+	struct trust *trust = daemon_trust(f->daemon);
+	const char *name = object->key + strlen(NODE_PREFIX);
+	if (object->deleted) {
+		trust_remove_node(trust, name);
+		f->nodes_less = true;
+	} else if (trust_add_node(trust, name, &st) != STATUS_OK) {
+		log_error("%s; it is refused", st.message);
+	}
+}
+
 static void note_change(struct follower *f, const Kds__V1__Object *object)
 {
 	f->cache_stale = true;
-	for (size_t i = 0; i < N_TRUST_PREFIXES; i++)
-		if (has_prefix(object->key, trust_prefixes[i]))
-			f->trust_stale = true;
+	if (has_trust_prefix(object->key))
+		f->trust_stale = true;
+	if (f->nodes && has_prefix(object->key, NODE_PREFIX))
+		note_node(f, object);
 	if (f->change)
 		f->change(f->arg, object);
 }
@@ -253,6 +278,21 @@ static void report_swept(void *arg, const char *key, struct slice packed)
 	gone.key = (char *)key;
 	gone.deleted = true;
 	note_change(arg, &gone);
+}
+
+/* The whole state was seen, at a replica or in the cache: brings the trust in step, and closes what no longer passes. */
+static void settle_trust(struct follower *f)
+{
+	struct trust *trust = daemon_trust(f->daemon);
+	if (f->nodes && !trust_nodes_known(trust)) {
+		trust_set_nodes_known(trust);
+		f->nodes_less = true;
+	}
+	if (f->trust_stale)
+		refresh_trust(f);
+	else if (f->nodes_less)
+		daemon_trust_changed(f->daemon);
+	f->nodes_less = false;
 }
 
 /* The lock is not held while change() runs, so the removed ones are told of first; others see them a little longer. */
@@ -282,8 +322,7 @@ static void all_known(struct follower *f)
 	struct shared *s = f->shared;
 	if (f->sweep)
 		sweep(f);
-	if (f->trust_stale)
-		refresh_trust(f);
+	settle_trust(f);
 	write_cache(f);
 	pthread_mutex_lock(&s->lock);
 	bool news = !s->synced || f->lost;
@@ -419,7 +458,9 @@ static void read_cache(struct follower *f)
 	if (rc != STATUS_OK)
 		log_warning("cache: %s", st.message);
 	objects_walk(f->objects, report_cached, f);
-	if (f->trust_stale)
+	if (rc == STATUS_OK)
+		settle_trust(f);
+	else if (f->trust_stale)
 		refresh_trust(f);
 	f->cache_stale = rc != STATUS_OK;
 	/* Of one that is damaged something may be missing. */
@@ -427,18 +468,23 @@ static void read_cache(struct follower *f)
 		f->synced(f->arg, 0);
 }
 
+static bool copy_prefix(struct follower *f, const char *prefix)
+{
+	char *copy = strdup(prefix);
+	if (copy)
+		f->prefixes[f->n_prefixes++] = copy;
+	return copy != NULL;
+}
+
 static bool copy_prefixes(struct follower *f, const struct follower_options *o)
 {
-	f->prefixes = calloc(N_TRUST_PREFIXES + o->n_prefixes, sizeof *f->prefixes);
-	if (!f->prefixes)
-		return false;
-	for (size_t i = 0; i < N_TRUST_PREFIXES + o->n_prefixes; i++) {
-		f->prefixes[i] = strdup(i < N_TRUST_PREFIXES ? trust_prefixes[i] : o->prefixes[i - N_TRUST_PREFIXES]);
-		if (!f->prefixes[i])
-			return false;
-		f->n_prefixes++;
-	}
-	return true;
+	f->prefixes = calloc(N_TRUST_PREFIXES + 1 + o->n_prefixes, sizeof *f->prefixes);
+	bool whole = f->prefixes && (!o->nodes || copy_prefix(f, NODE_PREFIX));
+	for (size_t i = 0; whole && i < N_TRUST_PREFIXES; i++)
+		whole = copy_prefix(f, trust_prefixes[i]);
+	for (size_t i = 0; whole && i < o->n_prefixes; i++)
+		whole = copy_prefix(f, o->prefixes[i]);
+	return whole;
 }
 
 static void follower_free(struct follower *f)
@@ -467,6 +513,7 @@ enum status_code follower_start(const struct follower_options *options, struct s
 	f->change = options->change;
 	f->synced = options->synced;
 	f->arg = options->arg;
+	f->nodes = options->nodes;
 	f->watch_method =
 	    (unsigned)(protobuf_c_service_descriptor_get_method_by_name(config, "Watch") - config->methods);
 	f->shared = shared_new();

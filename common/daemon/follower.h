@@ -1,6 +1,6 @@
 /*
  * Follows the replicated configuration: one long poll after the other against kds-serial (Config.Watch), an object
- * cache, and the trust kept in step (cluster CAs, min_serial, removed services).
+ * cache, and the trust kept in step (cluster CAs, min_serial, removed services, nodes where they are followed).
  * When no replica answers, what is known stays in force.
  */
 #ifndef DAEMON_FOLLOWER_H
@@ -25,6 +25,7 @@ struct follower_options {
 	struct rpc_channel *channel;  /* to kds-serial; must outlive the follower */
 	const char *const *prefixes;  /* besides what the trust needs ("ca/", "serial/", "service/", "cluster") */
 	size_t n_prefixes;
+	bool nodes;                   /* follows "node/" too, and has the trust refuse those that are no nodes */
 	follower_change_fn change;    /* may be NULL */
 	follower_synced_fn synced;    /* may be NULL */
 	void *arg;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/name_set.h"
 #include "common/net/trust_anchors.h"
 #include "common/net/trust_verify.h"
 
@@ -16,6 +17,8 @@ struct trust {
 	struct anchors *anchors;
 	char **removed;
 	size_t n_removed;
+	struct name_set nodes;
+	bool nodes_known;
 	atomic_uint_fast64_t min_serial;
 };
 
@@ -56,6 +59,7 @@ void trust_free(struct trust *t)
 		return;
 	anchors_unref(t->anchors);
 	free_names(t->removed, t->n_removed);
+	name_set_free(&t->nodes);
 	buffer_free(&t->infrastructure_pem);
 	pthread_mutex_destroy(&t->mutex);
 	free(t->cluster);
@@ -129,6 +133,44 @@ static bool is_removed(struct trust *t, const char *role_name)
 	return found;
 }
 
+enum status_code trust_add_node(struct trust *t, const char *name, struct status *st)
+{
+	pthread_mutex_lock(&t->mutex);
+	bool added = name_set_add(&t->nodes, name);
+	pthread_mutex_unlock(&t->mutex);
+	return added ? STATUS_OK : status_set(st, STATUS_RESOURCE_EXHAUSTED, "trust: out of memory for node %s", name);
+}
+
+void trust_remove_node(struct trust *t, const char *name)
+{
+	pthread_mutex_lock(&t->mutex);
+	name_set_remove(&t->nodes, name);
+	pthread_mutex_unlock(&t->mutex);
+}
+
+void trust_set_nodes_known(struct trust *t)
+{
+	pthread_mutex_lock(&t->mutex);
+	t->nodes_known = true;
+	pthread_mutex_unlock(&t->mutex);
+}
+
+bool trust_nodes_known(struct trust *t)
+{
+	pthread_mutex_lock(&t->mutex);
+	bool known = t->nodes_known;
+	pthread_mutex_unlock(&t->mutex);
+	return known;
+}
+
+static bool is_no_node(struct trust *t, const char *name)
+{
+	pthread_mutex_lock(&t->mutex);
+	bool none = t->nodes_known && !name_set_has(&t->nodes, name);
+	pthread_mutex_unlock(&t->mutex);
+	return none;
+}
+
 /* What may change after a chain has verified. */
 static enum status_code check_current(struct trust *t, const struct identity *id, struct status *st,
 				      gnutls_alert_description_t *ret_alert)
@@ -147,6 +189,12 @@ static enum status_code check_current(struct trust *t, const struct identity *id
 	if (id->infrastructure && id->role_name[0] && is_removed(t, id->role_name))
 		return status_set(st, STATUS_PERMISSION_DENIED, "service '%s' was removed from the cluster",
 				  id->role_name);
+	if (!id->infrastructure && is_no_node(t, id->common_name)) {
+		*ret_alert = GNUTLS_A_ACCESS_DENIED;
+		return status_set(st, STATUS_PERMISSION_DENIED,
+				  "node '%s' is not in the cluster any more, or not known here yet; see 'kds-cli node list'",
+				  id->common_name);
+	}
 	return STATUS_OK;
 }
 

@@ -31,6 +31,16 @@ enum status_code trust_set_removed_services(struct trust *t, const char *const *
 					    struct status *st) MUST_CHECK;
 uint64_t trust_min_serial(struct trust *t);
 
+/*
+ * The nodes of the cluster, for who serves them and follows them: once they are known, certificates of a cluster CA that name
+ * none of them are refused, those of nodes that were removed included. Until then, and for who does not follow them, every
+ * name passes. Names are copied. RESOURCE_EXHAUSTED: the node stays refused.
+ */
+enum status_code trust_add_node(struct trust *t, const char *name, struct status *st) MUST_CHECK;
+void trust_remove_node(struct trust *t, const char *name);
+void trust_set_nodes_known(struct trust *t);
+bool trust_nodes_known(struct trust *t);
+
 /* Which end of TLS the peer is: decides the extended key usage that its certificate must allow. */
 enum trust_purpose { TRUST_CLIENT, TRUST_SERVER };
 
@@ -38,7 +48,7 @@ enum trust_purpose { TRUST_CLIENT, TRUST_SERVER };
  * Verifies `chain` (DER, the peer's certificate first) as RFC 5280 §6 says, against both kinds of anchors, and
  * makes an identity of it. UNAUTHENTICATED: does not verify, expired, wrong usage, a key or
  * signature that is not accepted (common/x509/accept.h; seen before anything is computed with it). PERMISSION_DENIED: below
- * min_serial, or a removed service. About 0.15 ms of signature checks; does not block.
+ * min_serial, a removed service, or no node of the cluster. About 0.15 ms of signature checks; does not block.
  * The caller owns the reference.
  */
 enum status_code trust_verify(struct trust *t, const gnutls_datum_t *chain, unsigned n, enum trust_purpose purpose,
@@ -53,7 +63,7 @@ enum status_code trust_verify_handshake(struct trust *t, const gnutls_datum_t *c
 					gnutls_alert_description_t *ret_alert,
 					struct identity **ret_identity) MUST_CHECK;
 
-/* Is an identity that was verified before still good (expiry, issuer, min_serial, removed services)? Cheap. */
+/* Is an identity that was verified before still good (expiry, issuer, min_serial, removed services, nodes)? Cheap. */
 enum status_code trust_recheck(struct trust *t, const struct identity *id, struct status *st) MUST_CHECK;
 
 #endif

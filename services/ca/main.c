@@ -116,12 +116,13 @@ static void all_known(void *arg, uint64_t revision)
 
 static enum status_code start_follower(struct ca *ca, struct status *st)
 {
-	static const char *const prefixes[] = { "node/", "setting/certificate.", "setting/limit." };
+	static const char *const prefixes[] = { "setting/certificate.", "setting/limit." };
 	const struct follower_options options = {
 		.daemon = ca->daemon,
 		.channel = ca->channel,
 		.prefixes = prefixes,
 		.n_prefixes = sizeof prefixes / sizeof *prefixes,
+		.nodes = true,
 		.change = object_changed,
 		.synced = all_known,
 		.arg = ca,

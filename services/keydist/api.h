@@ -12,6 +12,7 @@ struct api;
 /* All borrowed; they outlive the api. */
 struct api_options {
 	const char *kds_name;
+	struct trust *trust; /* knows the nodes (follower.h) */
 	struct masterkeys *keys;
 	struct follower *follower;
 };

@@ -194,6 +194,7 @@ static enum status_code start_following(struct keydist *k, struct status *st)
 		.channel = k->channel,
 		.prefixes = prefixes,
 		.n_prefixes = sizeof prefixes / sizeof *prefixes,
+		.nodes = true,
 		.change = take_change,
 		.synced = take_synced,
 		.arg = k,
@@ -215,6 +216,7 @@ static enum status_code serve(struct keydist *k, struct status *st)
 {
 	const struct api_options options = {
 		.kds_name = k->options.kds_name,
+		.trust = daemon_trust(k->daemon),
 		.keys = k->keys,
 		.follower = k->follower,
 	};

@@ -273,6 +273,19 @@ void replica_put_min_serial(struct replica *r, uint64_t value)
 	replica_put(r, &object);
 }
 
+void replica_put_node(struct replica *r, const char *name)
+{
+	char key[300];
+	Kds__V1__Node node = KDS__V1__NODE__INIT;
+	node.name = (char *)name;
+	snprintf(key, sizeof key, "node/%s", name);
+	Kds__V1__Object object = KDS__V1__OBJECT__INIT;
+	object.key = key;
+	object.value_case = KDS__V1__OBJECT__VALUE_NODE;
+	object.node = &node;
+	replica_put(r, &object);
+}
+
 void replica_put_ca(struct replica *r, struct slice der)
 {
 	Kds__V1__CertificateAuthority ca = KDS__V1__CERTIFICATE_AUTHORITY__INIT;

@@ -29,6 +29,7 @@ void replica_listen(struct replica *r);
 void replica_put(struct replica *r, Kds__V1__Object *object);
 void replica_put_setting(struct replica *r, const char *key, const char *value);
 void replica_put_min_serial(struct replica *r, uint64_t value);
+void replica_put_node(struct replica *r, const char *name);
 void replica_put_ca(struct replica *r, struct slice der);
 void replica_delete(struct replica *r, const char *key);
 /* Forgets an object and that it ever was, as compaction does with deleted ones. While stopped. */

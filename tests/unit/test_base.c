@@ -13,6 +13,7 @@
 #include "common/base/crc32c.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/name_set.h"
 #include "common/base/secret.h"
 #include "common/base/tally.h"
 
@@ -210,6 +211,33 @@ static void test_tally_reports_what_was_added(void **state)
 	assert_false(tally_report(text, sizeof text));
 }
 
+static void test_name_set_of_many(void **state)
+{
+	(void)state;
+	struct name_set set = { 0 };
+	char name[32];
+	enum { N = 10000 };
+	assert_false(name_set_has(&set, "node1"));
+	name_set_remove(&set, "node1");
+	for (int round = 0; round < 2; round++)
+		for (int i = 0; i < N; i++) {
+			snprintf(name, sizeof name, "node%d", i);
+			assert_true(name_set_add(&set, name));
+		}
+	assert_int_equal(set.n, N);
+	for (int i = 0; i < N; i += 2) {
+		snprintf(name, sizeof name, "node%d", i);
+		name_set_remove(&set, name);
+	}
+	for (int i = 0; i < N + 10; i++) {
+		snprintf(name, sizeof name, "node%d", i);
+		assert_int_equal(name_set_has(&set, name), i < N && i % 2 == 1);
+	}
+	assert_int_equal(set.n, N / 2);
+	name_set_free(&set);
+	assert_false(name_set_has(&set, "node1"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -222,6 +250,7 @@ int main(void)
 		cmocka_unit_test(test_log_lines_cannot_be_forged),
 		cmocka_unit_test(test_clocks_agree_with_the_system),
 		cmocka_unit_test(test_crc32c_is_the_standard_one),
+		cmocka_unit_test(test_name_set_of_many),
 		cmocka_unit_test(test_tally_reports_what_was_added),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -34,6 +34,7 @@ struct fixture {
 	} changes[MAX_CHANGES];
 	size_t n_changes;
 	uint64_t synced;
+	bool nodes;        /* follow them */
 	unsigned n_cached; /* times that synced() was called with what the cache held */
 	struct settings settings;
 };
@@ -147,6 +148,7 @@ static void start(struct fixture *f)
 		.channel = f->channel,
 		.prefixes = prefixes,
 		.n_prefixes = 1,
+		.nodes = f->nodes,
 		.change = take_change,
 		.synced = take_synced,
 		.arg = f,
@@ -273,6 +275,57 @@ static void test_follower_refuses_removed_services(void **state)
 	wait_synced(f, 1);
 	assert_int_equal(trust_verify(daemon_trust(f->daemon), &leaf->der, 1, TRUST_CLIENT, &st, &id),
 			 STATUS_PERMISSION_DENIED);
+}
+
+static bool trusts_node(struct fixture *f, const struct pki_leaf *node)
+{
+	struct status st;
+	struct identity *id;
+	enum status_code rc = trust_verify(daemon_trust(f->daemon), &node->der, 1, TRUST_CLIENT, &st, &id);
+	if (rc != STATUS_OK) {
+		assert_int_equal(rc, STATUS_PERMISSION_DENIED);
+		return false;
+	}
+	identity_unref(id);
+	return true;
+}
+
+static void test_follower_refuses_removed_nodes(void **state)
+{
+	struct fixture *f = *state;
+	const struct pki_leaf *first = pki_node(f->pki, "node1.example.com", 0);
+	const struct pki_leaf *second = pki_node(f->pki, "node2.example.com", 0);
+	replica_put_ca(f->replica, pki_ca_der(f->pki, PKI_CLUSTER_CA));
+	replica_put_node(f->replica, "node1.example.com");
+	replica_put_node(f->replica, "node2.example.com");
+	start(f); /* as kds-serial, which has no nodes among its clients */
+	wait_synced(f, 3);
+	assert_false(trust_nodes_known(daemon_trust(f->daemon)));
+	f->nodes = true;
+	remove(f->cache_file);
+	restart(f);
+	wait_synced(f, 3);
+	assert_true(trust_nodes_known(daemon_trust(f->daemon)));
+	assert_true(trusts_node(f, first) && trusts_node(f, second));
+	replica_delete(f->replica, "node/node1.example.com");
+	wait_synced(f, 4);
+	assert_false(trusts_node(f, first));
+	assert_true(trusts_node(f, second));
+
+	/* Without replicas it is the same. */
+	replica_stop(f->replica);
+	restart(f);
+	assert_true(trust_nodes_known(daemon_trust(f->daemon)));
+	assert_false(trusts_node(f, first));
+	assert_true(trusts_node(f, second));
+
+	/* A removal of which nothing is left to be told. */
+	replica_put_node(f->replica, "node1.example.com");
+	replica_compact(f->replica, "node/node2.example.com");
+	replica_listen(f->replica);
+	wait_synced(f, 6);
+	assert_true(trusts_node(f, first));
+	assert_false(trusts_node(f, second));
 }
 
 static void test_follower_outlives_its_replica(void **state)
@@ -481,6 +534,7 @@ int main(void)
 		TEST(sees_the_state_and_its_changes),
 		TEST(keeps_the_trust),
 		TEST(refuses_removed_services),
+		TEST(refuses_removed_nodes),
 		TEST(outlives_its_replica),
 		TEST(starts_over),
 		TEST(never_goes_back),

@@ -79,7 +79,7 @@ static void make_keys(struct fixture *f)
 	masterkeys_set_times(f->keys, &times);
 }
 
-static void follow(struct fixture *f)
+static void follow(struct fixture *f, bool nodes)
 {
 	static const char *const prefixes[] = { MASTERKEY_OBJECT_PREFIX };
 	struct status st;
@@ -97,6 +97,7 @@ static void follow(struct fixture *f)
 		.channel = f->channel,
 		.prefixes = prefixes,
 		.n_prefixes = 1,
+		.nodes = nodes,
 		.change = take_change,
 		.arg = f,
 	};
@@ -140,7 +141,7 @@ static kds_allocator *client(struct fixture *f, const struct pki_leaf *leaf)
 	return a;
 }
 
-static int setup(void **state)
+static int set_up(void **state, bool nodes)
 {
 	static const char *const both[] = { GROUP_A "#10s", GROUP_B, NULL };
 	static const char *const first[] = { GROUP_A "#10s", NULL };
@@ -152,15 +153,35 @@ static int setup(void **state)
 	f->pki = pki_new();
 	f->replica = replica_new(f->pki);
 	replica_put_ca(f->replica, pki_ca_der(f->pki, PKI_CLUSTER_CA));
+	replica_put_node(f->replica, "node1.example.com");
+	replica_put_node(f->replica, "node2.example.com");
+	replica_put_node(f->replica, "node3.example.com");
 	make_daemon(f);
 	make_keys(f);
-	follow(f);
-	const struct api_options api = { .kds_name = PKI_KDS_NAME, .keys = f->keys, .follower = f->follower };
+	follow(f, nodes);
+	const struct api_options api = {
+		.kds_name = PKI_KDS_NAME,
+		.trust = daemon_trust(f->daemon),
+		.keys = f->keys,
+		.follower = f->follower,
+	};
 	assert_int_equal(api_new(&api, &st, &f->api), STATUS_OK);
 	assert_int_equal(api_serve(f->api, daemon_server(f->daemon), &st), STATUS_OK);
 	assert_int_equal(daemon_listen(f->daemon, &st), STATUS_OK);
 	f->sender = client(f, pki_kds_client(f->pki, "node1.example.com", both, 0));
 	f->receiver = client(f, pki_kds_client(f->pki, "node2.example.com", first, 0));
+	return 0;
+}
+
+static int setup(void **state)
+{
+	return set_up(state, true);
+}
+
+static int setup_without_nodes(void **state)
+{
+	set_up(state, false);
+	rotate(*state);
 	return 0;
 }
 
@@ -333,6 +354,38 @@ static void test_keydist_serves_without_replicas(void **state)
 	kds_allocator_free(hasty);
 }
 
+static void test_keydist_refuses_a_node_that_was_removed(void **state)
+{
+	struct fixture *f = *state;
+	struct kds_key key = create(f, GROUP_A), again;
+	assert_int_equal(kds_key_restore(f->receiver, key.ident, key.ident_len, &again, &f->error), KDS_OK);
+	/* The sender's connection stays open meanwhile. */
+	replica_delete(f->replica, "node/node1.example.com");
+	int rc = KDS_OK;
+	for (int i = 0; i < 6000 && rc == KDS_OK; i++) {
+		rc = kds_key_create(f->sender, GROUP_A, &key, &f->error);
+		usleep(10000);
+	}
+	assert_int_not_equal(rc, KDS_OK);
+	for (int i = 0; i < 3; i++)
+		assert_int_not_equal(kds_key_create(f->sender, GROUP_A, &key, &f->error), KDS_OK);
+	assert_int_equal(kds_key_restore(f->receiver, key.ident, key.ident_len, &again, &f->error), KDS_OK);
+}
+
+static void test_keydist_gives_no_key_before_it_knows_the_nodes(void **state)
+{
+	struct fixture *f = *state;
+	const char *const groups[] = { GROUP_A, NULL };
+	struct kds_options options = client_options(f, pki_kds_client(f->pki, "node3.example.com", groups, 0));
+	struct kds_key key;
+	kds_allocator *a;
+	options.timeout_ms = 300;
+	assert_int_equal(kds_allocator_new(&options, &a, &f->error), KDS_OK);
+	int rc = kds_key_create(a, GROUP_A, &key, &f->error);
+	assert_true(rc == KDS_UNAVAILABLE || rc == KDS_DEADLINE_EXCEEDED);
+	kds_allocator_free(a);
+}
+
 static void *create_many(void *arg)
 {
 	struct fixture *f = arg;
@@ -407,6 +460,9 @@ int main(void)
 		TEST(refuses_who_is_no_client),
 		cmocka_unit_test_setup_teardown(test_keydist_says_when_it_has_no_key, setup, teardown),
 		TEST(serves_without_replicas),
+		TEST(refuses_a_node_that_was_removed),
+		cmocka_unit_test_setup_teardown(test_keydist_gives_no_key_before_it_knows_the_nodes, setup_without_nodes,
+						teardown),
 		TEST(one_allocator_for_many_threads),
 		TEST(library_reads_the_commands_configuration),
 	};

@@ -74,6 +74,37 @@ static void refused(struct fixture *f, const struct pki_leaf *leaf, enum trust_p
 	refused_chain(f, &leaf->der, 1, purpose, code, alert, text);
 }
 
+static void test_trust_nodes(void **state)
+{
+	struct fixture *f = *state;
+	static const char *const groups[] = { "urn:example:prjA", NULL };
+	const struct pki_leaf *node = pki_node(f->pki, "node1.example.com", 0);
+	const struct pki_leaf *client = pki_kds_client(f->pki, "node2.example.com", groups, 0);
+	const struct pki_leaf *service = pki_service(f->pki, "ca", "ca1");
+	struct status st;
+	assert_int_equal(trust_add_node(f->trust, "node1.example.com", &st), STATUS_OK);
+	assert_int_equal(trust_add_node(f->trust, "node1.example.com", &st), STATUS_OK);
+	/* Nobody said yet that these are all. */
+	assert_false(trust_nodes_known(f->trust));
+	struct identity *first = verified(f, node, TRUST_CLIENT), *second = verified(f, client, TRUST_CLIENT);
+	trust_set_nodes_known(f->trust);
+	assert_true(trust_nodes_known(f->trust));
+	assert_int_equal(trust_recheck(f->trust, first, &st), STATUS_OK);
+	assert_int_equal(trust_recheck(f->trust, second, &st), STATUS_PERMISSION_DENIED);
+	assert_non_null(strstr(st.message, "node2.example.com"));
+	refused(f, client, TRUST_CLIENT, STATUS_PERMISSION_DENIED, GNUTLS_A_ACCESS_DENIED, "is not in the cluster");
+	identity_unref(verified(f, service, TRUST_CLIENT)); /* no node, and needs not be */
+
+	assert_int_equal(trust_add_node(f->trust, "node2.example.com", &st), STATUS_OK);
+	trust_remove_node(f->trust, "node1.example.com");
+	trust_remove_node(f->trust, "node3.example.com");
+	assert_int_equal(trust_recheck(f->trust, second, &st), STATUS_OK);
+	assert_int_equal(trust_recheck(f->trust, first, &st), STATUS_PERMISSION_DENIED);
+	refused(f, node, TRUST_SERVER, STATUS_PERMISSION_DENIED, GNUTLS_A_ACCESS_DENIED, "is not in the cluster");
+	identity_unref(first);
+	identity_unref(second);
+}
+
 static void test_trust_service(void **state)
 {
 	struct fixture *f = *state;
@@ -664,6 +695,7 @@ int main(void)
 		cmocka_unit_test(test_trust_service),
 		cmocka_unit_test(test_trust_identity_fields),
 		cmocka_unit_test(test_trust_node),
+		cmocka_unit_test(test_trust_nodes),
 		cmocka_unit_test(test_trust_role_only_from_infrastructure),
 		cmocka_unit_test(test_trust_role_not_through_cluster_ca),
 		cmocka_unit_test(test_trust_role_uri_must_fit),

@@ -269,6 +269,13 @@ static const char *problem_of(const struct session_reply *reply)
 	return *c->reason ? c->reason : "cannot do its work and does not say why";
 }
 
+/* It does its work, and needs an administrator. */
+static const char *alarm_of(const struct session_reply *reply)
+{
+	const Kds__V1__CheckResponse *c = check_of(reply);
+	return c && c->n_alarms > 0 ? c->alarms[0] : NULL;
+}
+
 static void format_uptime(uint64_t seconds, char *buf, size_t size)
 {
 	if (seconds >= 86400)
@@ -285,6 +292,32 @@ struct verdict {
 	bool healthy;
 };
 
+/* What a process refused since it started, by reason, in a line. */
+static void print_refused(const struct session_reply *reply)
+{
+	const Kds__V1__CheckResponse *c = check_of(reply);
+	if (!c || c->n_refused == 0)
+		return;
+	char line[1024];
+	size_t used = (size_t)snprintf(line, sizeof line, "Refused by %s %.64s:", daemon_name(reply->role), c->name);
+	for (size_t i = 0; i < c->n_refused && used < sizeof line; i++)
+		used += (size_t)snprintf(line + used, sizeof line - used, " %.64s=%" PRIu64, c->refused[i]->reason,
+					 c->refused[i]->count);
+	output_sanitize(line);
+	printf("%s\n", line);
+}
+
+static void print_own_alarms(const struct session_reply *reply)
+{
+	const Kds__V1__CheckResponse *c = check_of(reply);
+	for (size_t i = 0; c && i < c->n_alarms; i++) {
+		char line[1024];
+		snprintf(line, sizeof line, "Alarm of %s %.64s: %s", daemon_name(reply->role), c->name, c->alarms[i]);
+		output_sanitize(line);
+		printf("%s\n", line);
+	}
+}
+
 static enum status_code print_health(const struct session_reply *replies, size_t n, const struct verdict *v,
 				     struct status *st)
 {
@@ -295,27 +328,31 @@ static enum status_code print_health(const struct session_reply *replies, size_t
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "print the answer: out of memory");
 	for (size_t i = 0; i < n; i++) {
 		const Kds__V1__CheckResponse *c = check_of(&replies[i]);
-		const char *problem = problem_of(&replies[i]);
+		const char *problem = problem_of(&replies[i]), *alarm = alarm_of(&replies[i]);
 		char uptime[48] = "-";
 		if (c)
 			format_uptime(c->uptime_s, uptime, sizeof uptime);
 		table_add(t, "%s", daemon_name(replies[i].role));
 		table_add(t, "%s", c ? c->name : "-");
 		table_add(t, "%s", replies[i].address);
-		table_add(t, "%s", problem ? "NO" : "yes");
+		table_add(t, "%s", problem ? "NO" : alarm ? "ALARM" : "yes");
 		table_add(t, "%s", c ? c->version : "-");
 		table_add(t, "%s", uptime);
 		if (c)
 			table_add(t, "%u", c->connections);
 		else
 			table_add(t, "-");
-		table_add(t, "%s", problem ? problem : "-");
+		table_add(t, "%s", problem ? problem : alarm ? "see below" : "-");
 	}
 	enum status_code rc = table_print(t, st);
 	table_free(t);
 	if (rc != STATUS_OK)
 		return rc;
 	printf("\nQuorum: %s%s\n", *v->quorum_problem ? "NO, " : "yes", v->quorum_problem);
+	for (size_t i = 0; i < n; i++)
+		print_refused(&replies[i]);
+	for (size_t i = 0; i < n; i++)
+		print_own_alarms(&replies[i]);
 	if (v->view)
 		print_alarms(v->view);
 	return STATUS_OK;
@@ -396,7 +433,7 @@ static enum status_code report_health(struct cli *cli, const struct session_repl
 	check_quorum(v.view, n_views, v.quorum_problem, sizeof v.quorum_problem);
 	v.healthy = !*v.quorum_problem && !has_faults(v.view);
 	for (size_t i = 0; i < n; i++)
-		v.healthy = v.healthy && !problem_of(&replies[i]);
+		v.healthy = v.healthy && !problem_of(&replies[i]) && !alarm_of(&replies[i]);
 	cli->no = !v.healthy;
 	return cli->json ? health_json(replies, n, &v, st) : print_health(replies, n, &v, st);
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/base/file_trust.h"
+#include "common/base/tally.h"
 #include "common/daemon/health.h"
 #include "common/daemon/process.h"
 #include "common/daemon/self.h"
@@ -19,6 +20,7 @@
 #define CA_FILE_MAX (1 << 20)
 /* How often the main thread looks after what no event tells of. */
 #define TICK_S 2
+#define REPORT_TICKS 5 /* so often what was refused is logged, if anything was */
 /* Connections and calls in one tick that leave enough freed memory behind to be worth looking for. */
 #define TICK_BUSY 100
 /* So long the calls at hand are waited for when the daemon stops: who waits longer asks another, as after a crash. */
@@ -39,6 +41,7 @@ struct daemon {
 	struct listener *listener;
 	uint64_t work;                       /* done until the last tick; the main thread's alone, as the next */
 	bool busy;                           /* there was much of it */
+	unsigned ticks;
 };
 
 static void handled_signals(sigset_t *ret_set)
@@ -186,6 +189,11 @@ void daemon_set_ready(struct daemon *d, daemon_ready_fn ready, void *arg)
 	health_set_ready(d->health, ready, arg);
 }
 
+void daemon_set_alarms(struct daemon *d, daemon_alarms_fn alarms, void *arg)
+{
+	health_set_alarms(d->health, alarms, arg);
+}
+
 void daemon_set_reload(struct daemon *d, daemon_reload_fn reload, void *arg)
 {
 	d->reload = reload;
@@ -307,10 +315,19 @@ static void give_memory_back(struct daemon *d)
 	d->busy = busy;
 }
 
+static void report_refusals(void)
+{
+	char counts[1024];
+	if (tally_report(counts, sizeof counts))
+		log_warning("refused in the last %d s: %s", TICK_S * REPORT_TICKS, counts);
+}
+
 static void tick(struct daemon *d)
 {
 	daemon_trust_changed(d); /* time alone changes it: certificates expire */
 	give_memory_back(d);
+	if (++d->ticks % REPORT_TICKS == 0)
+		report_refusals();
 }
 
 void daemon_run(struct daemon *d)

@@ -29,6 +29,13 @@ const struct daemon_options *daemon_options_of(struct daemon *d);
 typedef bool (*daemon_ready_fn)(void *arg, char *reason, size_t size);
 void daemon_set_ready(struct daemon *d, daemon_ready_fn ready, void *arg);
 
+/* Health.Check asks this too: what needs an administrator although the daemon serves, one daemon_alarm() each; some at
+ * most, further ones are left out. Any thread. */
+struct daemon_alarms;
+typedef void (*daemon_alarms_fn)(void *arg, struct daemon_alarms *alarms);
+void daemon_set_alarms(struct daemon *d, daemon_alarms_fn alarms, void *arg);
+void daemon_alarm(struct daemon_alarms *alarms, const char *format, ...) PRINTF_LIKE(2, 3);
+
 /* Called after SIGHUP has replaced the credentials: give them to channels and further listeners. */
 typedef void (*daemon_reload_fn)(void *arg, struct tls_credentials *credentials);
 void daemon_set_reload(struct daemon *d, daemon_reload_fn reload, void *arg);
@@ -53,7 +60,8 @@ const char *daemon_address(struct daemon *d);
 /*
  * Waits for SIGTERM or SIGINT, or daemon_stop(). Then hands over, answers the calls at hand (for 2 s at most) and refuses
  * others (UNAVAILABLE), closes the RPC port and returns. Blocks. Meanwhile SIGHUP reloads, connections whose certificate
- * expires are closed, and memory that a burst leaves behind goes back to the system.
+ * expires are closed, memory that a burst leaves behind goes back to the system, and what was refused (tally.h) is logged, one
+ * line in ten seconds.
  */
 void daemon_run(struct daemon *d);
 /* Makes daemon_run() return, also where it is still to begin: sends this process SIGTERM. Any thread. */

@@ -1,10 +1,27 @@
 #include "common/daemon/health.h"
 
 #include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/base/clock.h"
+#include "common/base/tally.h"
 #include "health.pb-c.h"
+
+#define ALARMS_MAX 8
+
+struct daemon_alarms {
+	size_t n;
+	char *list[ALARMS_MAX];
+	char texts[ALARMS_MAX][STATUS_MESSAGE_MAX];
+};
+
+struct refusals {
+	size_t n;
+	Kds__V1__Refused *list[TALLY_COUNT];
+	Kds__V1__Refused reasons[TALLY_COUNT];
+};
 
 struct health {
 	Kds__V1__Health_Service service; /* first: handlers get a pointer to it */
@@ -14,8 +31,36 @@ struct health {
 	pthread_mutex_t lock;
 	daemon_ready_fn ready;
 	void *ready_arg;
+	daemon_alarms_fn alarms;
+	void *alarms_arg;
 	struct listener *listener;
 };
+
+void daemon_alarm(struct daemon_alarms *alarms, const char *format, ...)
+{
+	if (alarms->n == ALARMS_MAX)
+		return;
+	va_list ap;
+	va_start(ap, format);
+	vsnprintf(alarms->texts[alarms->n], sizeof alarms->texts[0], format, ap);
+	va_end(ap);
+	alarms->list[alarms->n] = alarms->texts[alarms->n];
+	alarms->n++;
+}
+
+static void sum_refusals(struct refusals *r)
+{
+	for (unsigned i = 0; i < TALLY_COUNT; i++) {
+		uint64_t count = tally_sum((enum tally)i);
+		if (count == 0)
+			continue;
+		Kds__V1__Refused *reason = &r->reasons[r->n];
+		kds__v1__refused__init(reason);
+		reason->reason = (char *)tally_name((enum tally)i);
+		reason->count = count;
+		r->list[r->n++] = reason;
+	}
+}
 
 static void handle_check(Kds__V1__Health_Service *service, const Kds__V1__CheckRequest *input,
 			 Kds__V1__CheckResponse_Closure closure, void *closure_data)
@@ -23,11 +68,15 @@ static void handle_check(Kds__V1__Health_Service *service, const Kds__V1__CheckR
 	(void)input;
 	struct health *h = (struct health *)service;
 	struct listener_stats stats = { 0 };
+	struct daemon_alarms alarms = { .n = 0 };
+	struct refusals refusals = { .n = 0 };
 	char reason[STATUS_MESSAGE_MAX] = "";
 
 	pthread_mutex_lock(&h->lock);
 	daemon_ready_fn ready = h->ready;
 	void *ready_arg = h->ready_arg;
+	daemon_alarms_fn add_alarms = h->alarms;
+	void *alarms_arg = h->alarms_arg;
 	if (h->listener)
 		listener_stats(h->listener, &stats);
 	pthread_mutex_unlock(&h->lock);
@@ -40,6 +89,13 @@ static void handle_check(Kds__V1__Health_Service *service, const Kds__V1__CheckR
 	answer.version = KDS_VERSION;
 	answer.uptime_s = (clock_monotonic_ms() - h->started_ms) / 1000;
 	answer.connections = stats.open;
+	if (add_alarms)
+		add_alarms(alarms_arg, &alarms);
+	answer.alarms = alarms.list;
+	answer.n_alarms = alarms.n;
+	sum_refusals(&refusals);
+	answer.refused = refusals.list;
+	answer.n_refused = refusals.n;
 	closure(&answer, closure_data);
 }
 
@@ -88,6 +144,14 @@ void health_set_ready(struct health *h, daemon_ready_fn ready, void *arg)
 	pthread_mutex_lock(&h->lock);
 	h->ready = ready;
 	h->ready_arg = arg;
+	pthread_mutex_unlock(&h->lock);
+}
+
+void health_set_alarms(struct health *h, daemon_alarms_fn alarms, void *arg)
+{
+	pthread_mutex_lock(&h->lock);
+	h->alarms = alarms;
+	h->alarms_arg = arg;
 	pthread_mutex_unlock(&h->lock);
 }
 

@@ -16,6 +16,8 @@ enum status_code health_serve(struct health *h, struct rpc_server *server, struc
 
 /* As daemon_set_ready(). */
 void health_set_ready(struct health *h, daemon_ready_fn ready, void *arg);
+/* As daemon_set_alarms(). */
+void health_set_alarms(struct health *h, daemon_alarms_fn alarms, void *arg);
 /* Whose connections Check counts. NULL: none any more; when it returns, nobody uses the former one. */
 void health_set_listener(struct health *h, struct listener *listener);
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/base/file.h"
+#include "common/base/tally.h"
 #include "common/daemon/daemon.h"
 #include "common/rpc/channel.h"
 #include "health.pb-c.h"
@@ -145,6 +146,24 @@ static Kds__V1__CheckResponse *check(struct fixture *f)
 	return (Kds__V1__CheckResponse *)answer;
 }
 
+/* How often something was refused for this reason, as the daemon says. */
+static uint64_t answer_counts(struct fixture *f, const char *reason)
+{
+	uint64_t count = 0;
+	Kds__V1__CheckResponse *answer = check(f);
+	for (size_t i = 0; i < answer->n_refused; i++)
+		if (strcmp(answer->refused[i]->reason, reason) == 0)
+			count = answer->refused[i]->count;
+	kds__v1__check_response__free_unpacked(answer, NULL);
+	return count;
+}
+
+static void alarms(void *arg, struct daemon_alarms *alarms)
+{
+	for (int i = 0; i < *(int *)arg; i++)
+		daemon_alarm(alarms, "alarm %d", i);
+}
+
 static atomic_bool now_ready;
 
 static bool ready(void *arg, char *reason, size_t size)
@@ -176,6 +195,23 @@ static void test_daemon_health(void **state)
 	answer = check(f);
 	assert_true(answer->serving);
 	kds__v1__check_response__free_unpacked(answer, NULL);
+
+	assert_int_equal(answer_counts(f, "idle"), 0);
+	tally_add(TALLY_IDLE);
+	tally_add(TALLY_IDLE);
+	assert_int_equal(answer_counts(f, "idle"), 2);
+	int n_alarms = 2;
+	daemon_set_alarms(f->daemon, alarms, &n_alarms);
+	answer = check(f);
+	assert_true(answer->serving);
+	assert_int_equal(answer->n_alarms, 2);
+	assert_string_equal(answer->alarms[1], "alarm 1");
+	kds__v1__check_response__free_unpacked(answer, NULL);
+	n_alarms = 100; /* more than anybody reads */
+	answer = check(f);
+	assert_in_range(answer->n_alarms, 3, 20);
+	kds__v1__check_response__free_unpacked(answer, NULL);
+	daemon_set_alarms(f->daemon, NULL, NULL);
 
 	Kds__V1__EchoRequest in = KDS__V1__ECHO_REQUEST__INIT;
 	in.data = (ProtobufCBinaryData){ .data = (uint8_t *)"hello", .len = 5 };

@@ -96,6 +96,19 @@ static bool is_ready(void *arg, char *reason, size_t size)
 	return false;
 }
 
+static void add_alarms(void *arg, struct daemon_alarms *alarms)
+{
+	struct keydist *k = arg;
+	char newest_key[MASTERKEY_OBJECT_KEY_MAX];
+	uint64_t newest;
+	size_t n = masterkeys_count_sealed(k->keys, &newest);
+	if (n > 0)
+		daemon_alarm(alarms,
+			     "%zu of the masterKeys cannot be unsealed, the newest is %s; add the sealing key of the "
+			     "kds-keydist that made it to %.80s and restart",
+			     n, masterkey_object_key(newest, newest_key), k->seal_file);
+}
+
 /* The first moment at which a key can be had, whichever of the two threads brings it about. */
 static void announce(struct keydist *k)
 {
@@ -247,6 +260,7 @@ static enum status_code start(struct keydist *k, struct status *st)
 	if (rc != STATUS_OK)
 		return rc;
 	daemon_set_ready(k->daemon, is_ready, k);
+	daemon_set_alarms(k->daemon, add_alarms, k);
 	daemon_set_reload(k->daemon, take_reload, k);
 	rc = open_channel(k, st);
 	if (rc == STATUS_OK)

@@ -10,6 +10,8 @@
 
 #define FIRST_CAPACITY 40 /* as many as fit a page */
 #define MAX_KEYS 1024
+/* So long, at most, each interval belongs to those who cannot open the newest; much longer than rotation.c needs to look. */
+#define TURN_MS 10000
 
 enum state {
 	STATE_READY,
@@ -259,6 +261,27 @@ size_t masterkeys_list(struct masterkeys *m, uint64_t now_ms, struct masterkey_i
 	return n;
 }
 
+size_t masterkeys_count_sealed(struct masterkeys *m, uint64_t *ret_newest)
+{
+	size_t n = 0;
+	pthread_rwlock_rdlock(&m->lock);
+	for (size_t i = 0; i < m->n; i++) {
+		if (m->entries[i].state != STATE_SEALED)
+			continue;
+		n++;
+		*ret_newest = m->entries[i].published_ms;
+	}
+	pthread_rwlock_unlock(&m->lock);
+	return n;
+}
+
+/* Is the interval that began at `publish_ms` ours to publish in by now? With the lock held; there is a newest. */
+static bool is_our_turn(const struct masterkeys *m, uint64_t publish_ms, uint64_t now_ms)
+{
+	uint64_t turn_ms = m->times.interval_ms / 8 < TURN_MS ? m->times.interval_ms / 8 : TURN_MS;
+	return m->entries[m->n - 1].state == STATE_SEALED || now_ms - publish_ms >= turn_ms;
+}
+
 /* With the lock held. */
 static struct masterkeys_plan make_plan(const struct masterkeys *m, uint64_t now_ms)
 {
@@ -267,8 +290,7 @@ static struct masterkeys_plan make_plan(const struct masterkeys *m, uint64_t now
 	if (!newest) {
 		plan.publish = true;
 		plan.use_from_ms = now_ms; /* nobody has anything else to use */
-	} else if (newest->published_ms < plan.publish_ms && newest->state == STATE_READY) {
-		/* If we cannot open the newest, others could not open ours. */
+	} else if (newest->published_ms < plan.publish_ms && is_our_turn(m, plan.publish_ms, now_ms)) {
 		plan.publish = true;
 		plan.use_from_ms = now_ms + m->times.publish_ahead_ms;
 	}

@@ -54,6 +54,8 @@ bool masterkeys_current(struct masterkeys *m, uint64_t now_ms, struct masterkey 
 /* False: unknown, destroyed, or its life is over. */
 bool masterkeys_find(struct masterkeys *m, uint64_t published_ms, uint64_t now_ms,
 		     struct masterkey *ret_key) MUST_CHECK;
+/* How many are there that cannot be unsealed here; *ret_newest is the highest index of these. */
+size_t masterkeys_count_sealed(struct masterkeys *m, uint64_t *ret_newest);
 /* The highest index known; 0: none. */
 uint64_t masterkeys_newest(struct masterkeys *m);
 
@@ -66,7 +68,11 @@ size_t masterkeys_list(struct masterkeys *m, uint64_t now_ms, struct masterkey_i
 
 /*
  * What the replicated state needs now. An index is a multiple of the interval: distributors that publish at the same
- * time make the same object key, and compare-and-set lets one win.
+ * time make the same object key, and compare-and-set lets one win, so there is never more than one key an interval.
+ *
+ * Keys that are sealed under a key of others are passed over: never used here, destroyed when their time is over and not
+ * before. Distributors with different sealing keys (one has a wrong file) publish in turns, or one of them would always be
+ * first: the beginning of each interval, ten seconds or an eighth, belongs to those who cannot open the newest key.
  */
 struct masterkeys_plan {
 	bool publish;

@@ -13,6 +13,7 @@
 #define INTERVAL (24 * HOUR)
 #define LIFESPAN (168 * HOUR)
 #define AHEAD UINT64_C(10000)
+#define TURN UINT64_C(10000)
 #define DAY0 (UINT64_C(1700006400000)) /* a multiple of INTERVAL */
 
 static const struct masterkeys_times times = { INTERVAL, LIFESPAN, AHEAD };
@@ -142,10 +143,11 @@ static void test_masterkeys_next_is_published_ahead(void **state)
 {
 	struct fixture *f = *state;
 	put(f, DAY0, DAY0);
-	struct masterkeys_plan p = plan(f, DAY0 + INTERVAL + 5);
+	assert_false(plan(f, DAY0 + INTERVAL + TURN - 1).publish); /* others may be first who cannot open ours */
+	struct masterkeys_plan p = plan(f, DAY0 + INTERVAL + TURN + 5);
 	assert_true(p.publish);
 	assert_true(p.publish_ms == DAY0 + INTERVAL);
-	assert_true(p.use_from_ms == DAY0 + INTERVAL + 5 + AHEAD);
+	assert_true(p.use_from_ms == DAY0 + INTERVAL + TURN + 5 + AHEAD);
 	put(f, p.publish_ms, p.use_from_ms);
 	assert_true(current(f, p.use_from_ms - 1) == DAY0);
 	assert_true(current(f, p.use_from_ms) == DAY0 + INTERVAL);
@@ -166,7 +168,7 @@ static void test_masterkeys_skipped_intervals(void **state)
 {
 	struct fixture *f = *state;
 	put(f, DAY0, DAY0);
-	struct masterkeys_plan p = plan(f, DAY0 + 5 * INTERVAL + 1);
+	struct masterkeys_plan p = plan(f, DAY0 + 5 * INTERVAL + TURN);
 	assert_true(p.publish);
 	assert_true(p.publish_ms == DAY0 + 5 * INTERVAL);
 }
@@ -211,8 +213,9 @@ static void test_masterkeys_times_change(void **state)
 
 	const struct masterkeys_times hourly = { .interval_ms = HOUR, .lifespan_ms = 12 * HOUR, .publish_ahead_ms = 7 };
 	masterkeys_set_times(f->keys, &hourly);
+	p = plan(f, now + TURN);
+	assert_true(p.publish && p.publish_ms == now && p.use_from_ms == now + TURN + 7);
 	p = plan(f, now);
-	assert_true(p.publish && p.publish_ms == now && p.use_from_ms == now + 7);
 	assert_true(p.destroy && p.destroy_ms == DAY0);
 	assert_false(finds(f, DAY0, now));
 	masterkeys_set_times(f->keys, &times);
@@ -262,11 +265,85 @@ static void test_masterkeys_that_cannot_be_unsealed(void **state)
 	assert_false(finds(f, DAY0, DAY0));
 	assert_true(current(f, DAY0) == 0);
 	assert_true(masterkeys_newest(f->keys) == DAY0);
-	assert_false(plan(f, DAY0 + 3 * INTERVAL).publish); /* others could not open ours either */
+	uint64_t newest = 0;
+	assert_int_equal(masterkeys_count_sealed(f->keys, &newest), 1);
+	assert_true(newest == DAY0);
+	assert_false(plan(f, DAY0 + INTERVAL - 1).publish); /* one an interval, whoever can open it */
 
 	put(f, DAY0, DAY0); /* the right file came, and the state again */
 	assert_true(finds(f, DAY0, DAY0));
-	assert_true(plan(f, DAY0 + 3 * INTERVAL).publish);
+	assert_true(plan(f, DAY0 + 3 * INTERVAL + TURN).publish);
+	assert_int_equal(masterkeys_count_sealed(f->keys, &newest), 0);
+}
+
+static void put_foreign(struct fixture *f, uint64_t published)
+{
+	char purpose[MASTERKEY_OBJECT_KEY_MAX];
+	masterkey_object_key(published, purpose);
+	assert_int_equal(put_sealed(f, f->other_seal, purpose, published, published, MASTER_KEY_SIZE),
+			 STATUS_FAILED_PRECONDITION);
+}
+
+static void test_masterkeys_passes_over_what_it_cannot_open(void **state)
+{
+	struct fixture *f = *state;
+	put(f, DAY0, DAY0);
+	put_foreign(f, DAY0 + INTERVAL);
+	assert_true(current(f, DAY0 + INTERVAL) == DAY0); /* the newest that can be used */
+	assert_false(plan(f, DAY0 + 2 * INTERVAL - 1).publish);
+	struct masterkeys_plan p = plan(f, DAY0 + 2 * INTERVAL);
+	assert_true(p.publish && p.publish_ms == DAY0 + 2 * INTERVAL && p.use_from_ms == p.publish_ms + AHEAD);
+
+	/* Then it is the others' turn; if they are no more, it is ours again. */
+	put(f, p.publish_ms, p.use_from_ms);
+	assert_false(plan(f, DAY0 + 3 * INTERVAL + TURN - 1).publish);
+	p = plan(f, DAY0 + 3 * INTERVAL + TURN);
+	assert_true(p.publish && p.publish_ms == DAY0 + 3 * INTERVAL);
+}
+
+static void test_masterkeys_keeps_for_others_what_it_cannot_open(void **state)
+{
+	struct fixture *f = *state;
+	put_foreign(f, DAY0);
+	for (uint64_t day = 1; day <= 7; day++)
+		put(f, DAY0 + day * INTERVAL, DAY0 + day * INTERVAL);
+	assert_false(plan(f, DAY0 + LIFESPAN - 1).destroy);
+	struct masterkeys_plan p = plan(f, DAY0 + LIFESPAN);
+	assert_true(p.destroy && p.destroy_ms == DAY0 && p.over_ms == DAY0 + LIFESPAN);
+}
+
+/* Two distributors, each with its own sealing key, over many intervals: one key an interval, and neither goes without. */
+static void test_masterkeys_of_two_seals_take_turns(void **state)
+{
+	struct fixture *f = *state;
+	struct masterkeys *both[2] = { f->keys, NULL };
+	const struct seal *seals[2] = { f->seal, f->other_seal };
+	unsigned published[2] = { 0, 0 };
+	struct status st;
+	assert_int_equal(masterkeys_new(f->other_seal, &st, &both[1]), STATUS_OK);
+	masterkeys_set_times(both[1], &times);
+	for (uint64_t now = DAY0; now < DAY0 + 40 * INTERVAL; now += 5000) {
+		/* The first always looks a moment before the second. */
+		for (size_t i = 0; i < 2; i++) {
+			struct masterkeys_plan p;
+			masterkeys_plan(both[i], now, &p);
+			if (!p.publish)
+				continue;
+			published[i]++;
+			f->keys = both[i];
+			char purpose[MASTERKEY_OBJECT_KEY_MAX];
+			masterkey_object_key(p.publish_ms, purpose);
+			assert_int_equal(put_sealed(f, seals[i], purpose, p.publish_ms, p.use_from_ms, MASTER_KEY_SIZE),
+					 STATUS_OK);
+			f->keys = both[1 - i];
+			assert_int_equal(put_sealed(f, seals[i], purpose, p.publish_ms, p.use_from_ms, MASTER_KEY_SIZE),
+					 STATUS_FAILED_PRECONDITION);
+		}
+	}
+	f->keys = both[0];
+	assert_int_equal(published[0] + published[1], 40);
+	assert_in_range(published[0], 19, 21);
+	masterkeys_free(both[1]);
 }
 
 static void test_masterkeys_are_bound_to_their_index(void **state)
@@ -356,6 +433,9 @@ int main(void)
 		TEST(newest_never_goes),
 		TEST(clock_behind),
 		TEST(that_cannot_be_unsealed),
+		TEST(passes_over_what_it_cannot_open),
+		TEST(keeps_for_others_what_it_cannot_open),
+		TEST(of_two_seals_take_turns),
 		TEST(are_bound_to_their_index),
 		TEST(list),
 		TEST(many),

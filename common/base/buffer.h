@@ -33,7 +33,7 @@ bool buffer_append(struct buffer *b, const void *data, size_t len) MUST_CHECK;
 void buffer_consume(struct buffer *b, size_t n);
 /* Frees the storage; the buffer is empty and valid afterwards. */
 void buffer_free(struct buffer *b);
-/* The same, wiped first. */
+/* The same, wiped first. What it grew out of is not: whoever fills it with a secret reserves room first. */
 void buffer_wipe(struct buffer *b);
 
 /*

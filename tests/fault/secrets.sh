@@ -59,6 +59,12 @@ check() { # DAEMON: standard input as secrets.py takes it
 	[ $status -eq 0 ] || fail "in the memory of $1: $found"
 }
 
+say "the certificates are read again"
+for name in serial1 ca1 keydist1; do
+	kill -HUP "${pid_of[$name]}"
+	wait_for "$patience" "$name to read its certificate again" grep -q ' reloaded' "$work/$name.log"
+done
+
 say "nothing of the cluster's secrets in a replica, what the others need in locked memory alone"
 grep -q 'memory: all is locked' "$work/ca1.log" || skip "memory cannot be locked here: $(grep -h -m1 'memory:' "$work/ca1.log")"
 {

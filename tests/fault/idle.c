@@ -6,7 +6,7 @@
  *
  *   idle PID ADDRESS SOURCES COUNT CA CERTIFICATE KEY
  *
- * SOURCES as in hostile.c.
+ * SOURCES as in hostile/main.c.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static _Noreturn void gone(const char *pid)
@@ -40,6 +41,24 @@ struct holding holding_of(const char *pid)
 	}
 	fclose(f);
 	return h;
+}
+
+unsigned long holding_cpu_ms(const char *pid)
+{
+	char path[64], text[1024];
+	unsigned long user = 0, system = 0;
+	snprintf(path, sizeof path, "/proc/%s/stat", pid);
+	FILE *f = fopen(path, "re");
+	if (!f)
+		gone(pid);
+	size_t n = fread(text, 1, sizeof text - 1, f);
+	fclose(f);
+	text[n] = '\0';
+	/* The name, in parentheses, may hold anything. */
+	const char *rest = strrchr(text, ')');
+	if (!rest || sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
+		gone(pid);
+	return (user + system) * 1000 / (unsigned long)sysconf(_SC_CLK_TCK);
 }
 
 struct holding holding_settle(const char *pid, const struct holding *before)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PATIENCE_S 20
@@ -63,12 +64,12 @@ bool sp_connect(struct sp_client *c, const char *from, const char *address)
 	return true;
 }
 
-bool sp_handshake(struct sp_client *c, gnutls_certificate_credentials_t credentials)
+bool sp_tls_begin(struct sp_client *c, gnutls_certificate_credentials_t credentials, const char *priority)
 {
 	int rv = gnutls_init(&c->session, GNUTLS_CLIENT | GNUTLS_NO_SIGNAL);
 	if (rv < 0)
 		return false;
-	rv = gnutls_set_default_priority(c->session);
+	rv = priority ? gnutls_priority_set_direct(c->session, priority, NULL) : gnutls_set_default_priority(c->session);
 	if (rv >= 0)
 		rv = gnutls_credentials_set(c->session, GNUTLS_CRD_CERTIFICATE, credentials);
 	if (rv < 0)
@@ -76,10 +77,23 @@ bool sp_handshake(struct sp_client *c, gnutls_certificate_credentials_t credenti
 	gnutls_session_set_verify_cert(c->session, NULL, 0);
 	gnutls_transport_set_int(c->session, c->fd);
 	gnutls_handshake_set_timeout(c->session, PATIENCE_S * 1000);
+	return true;
+}
+
+bool sp_tls_finish(struct sp_client *c)
+{
+	/* GNUTLS_E_AGAIN comes also where a part of a message has come, and the rest is there or will be. */
+	const time_t until = time(NULL) + PATIENCE_S;
+	int rv;
 	do
 		rv = gnutls_handshake(c->session);
-	while (rv < 0 && !gnutls_error_is_fatal(rv) && rv != GNUTLS_E_AGAIN);
+	while (rv < 0 && !gnutls_error_is_fatal(rv) && time(NULL) <= until);
 	return rv == 0;
+}
+
+bool sp_handshake(struct sp_client *c, gnutls_certificate_credentials_t credentials)
+{
+	return sp_tls_begin(c, credentials, NULL) && sp_tls_finish(c);
 }
 
 bool sp_write(struct sp_client *c, const void *data, size_t len)
@@ -112,11 +126,16 @@ bool sp_read(struct sp_client *c, void *data, size_t len)
 	return true;
 }
 
+bool sp_hello_as(struct sp_client *c, uint8_t ours, uint8_t theirs)
+{
+	const uint8_t we[8] = { 0, 'S', 'P', 0, 0, ours, 0, 0 }, they[8] = { 0, 'S', 'P', 0, 0, theirs, 0, 0 };
+	uint8_t hello[8];
+	return sp_write(c, we, sizeof we) && sp_read(c, hello, sizeof hello) && memcmp(hello, they, sizeof hello) == 0;
+}
+
 bool sp_hello(struct sp_client *c)
 {
-	static const uint8_t ours[8] = { 0, 'S', 'P', 0, 0, 0x30, 0, 0 }, theirs[8] = { 0, 'S', 'P', 0, 0, 0x31, 0, 0 };
-	uint8_t hello[8];
-	return sp_write(c, ours, sizeof ours) && sp_read(c, hello, sizeof hello) && memcmp(hello, theirs, sizeof hello) == 0;
+	return sp_hello_as(c, 0x30, 0x31);
 }
 
 bool sp_open(struct sp_client *c, const char *from, const char *address, gnutls_certificate_credentials_t credentials)

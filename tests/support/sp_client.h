@@ -24,8 +24,13 @@ gnutls_certificate_credentials_t sp_credentials(const char *ca_file, const char 
 bool sp_connect(struct sp_client *c, const char *from, const char *address);
 /* True also when a TLS 1.3 server is about to refuse: the client's side ends first. */
 bool sp_handshake(struct sp_client *c, gnutls_certificate_credentials_t credentials);
+/* Its two halves, for who sets something in the session between them. `priority` is GnuTLS's; NULL: the library's own. */
+bool sp_tls_begin(struct sp_client *c, gnutls_certificate_credentials_t credentials, const char *priority);
+bool sp_tls_finish(struct sp_client *c);
 /* Sends REQ's hello and checks that REP's comes back. */
 bool sp_hello(struct sp_client *c);
+/* The same for any pair of SP's protocols: 0x50 (PUSH) to 0x51 (PULL) between replicas. */
+bool sp_hello_as(struct sp_client *c, uint8_t ours, uint8_t theirs);
 /* All three. */
 bool sp_open(struct sp_client *c, const char *from, const char *address, gnutls_certificate_credentials_t credentials);
 

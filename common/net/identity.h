@@ -36,7 +36,7 @@ struct identity {
 	size_t n_dns_names;
 	char **uris;
 	size_t n_uris;
-	uint8_t issuer_key_id[IDENTITY_KEY_ID_MAX]; /* key id of the CA that signed it */
+	uint8_t issuer_key_id[IDENTITY_KEY_ID_MAX]; /* x509_key_id() of the key that signed it */
 	size_t issuer_key_id_len;
 	uint8_t serial[IDENTITY_SERIAL_MAX]; /* big-endian, no leading zero byte */
 	size_t serial_len;

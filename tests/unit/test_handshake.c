@@ -355,7 +355,8 @@ static void test_handshake_stolen_certificate(void **state)
 	struct wire *w = *state;
 	unsigned small = 70;
 	gnutls_x509_crt_t admin = pki_admin(w->pki)->crt, serial = pki_service(w->pki, "serial", "serial9")->crt;
-	gnutls_certificate_credentials_t client = junk_credentials(&admin, 1, &small), server = junk_credentials(&serial, 1, &small);
+	gnutls_certificate_credentials_t client = junk_credentials(&admin, 1, &small);
+	gnutls_certificate_credentials_t server = junk_credentials(&serial, 1, &small);
 	wire_listen(w);
 	for (size_t v = 0; v < 2; v++) {
 		struct peer p;
@@ -391,7 +392,8 @@ static gnutls_certificate_credentials_t honest(const struct pki_leaf *leaf)
 {
 	gnutls_certificate_credentials_t credentials;
 	assert_int_equal(gnutls_certificate_allocate_credentials(&credentials), 0);
-	assert_int_equal(gnutls_certificate_set_x509_key_file(credentials, leaf->certificate, leaf->key, GNUTLS_X509_FMT_PEM), 0);
+	assert_int_equal(gnutls_certificate_set_x509_key_file(credentials, leaf->certificate, leaf->key, GNUTLS_X509_FMT_PEM),
+			 0);
 	return credentials;
 }
 

@@ -6,6 +6,7 @@
 
 #include <gnutls/x509.h>
 
+#include "common/base/file.h"
 #include "common/net/tls.h"
 #include "tests/support/pki.h"
 
@@ -64,11 +65,26 @@ static void test_tls_refuses(void **state)
 	refused(leaf->certificate, leaf->key, STATUS_FAILED_PRECONDITION, "chmod 600");
 }
 
+static void test_tls_refuses_what_no_peer_takes(void **state)
+{
+	struct pki *p = *state;
+	struct status st;
+	const struct pki_leaf *leaf = pki_admin(p);
+	gnutls_datum_t pem;
+	assert_int_equal(gnutls_x509_crt_sign2(leaf->crt, pki_ca_crt(p, PKI_INFRASTRUCTURE), pki_ca_key(p, PKI_INFRASTRUCTURE),
+					       GNUTLS_DIG_SHA1, 0), 0);
+	assert_int_equal(gnutls_x509_crt_export2(leaf->crt, GNUTLS_X509_FMT_PEM, &pem), 0);
+	assert_int_equal(file_write(leaf->certificate, (struct slice){ pem.data, pem.size }, 0644, true, &st), STATUS_OK);
+	refused(leaf->certificate, leaf->key, STATUS_FAILED_PRECONDITION, "peers would refuse it: a signature of the kind");
+	gnutls_free(pem.data);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_tls_loads, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_tls_refuses, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_tls_refuses_what_no_peer_takes, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

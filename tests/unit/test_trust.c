@@ -678,8 +678,10 @@ static void test_trust_refuses_sha1(void **state)
 	struct slice good = der_of(&ca), bad = der_of(&root);
 	assert_int_equal(trust_set_cluster_cas(f->trust, &good, 1, NULL), STATUS_OK);
 	const gnutls_datum_t chain[] = { under.der, sub.der };
-	refused_chain(f, &leaf.der, 1, TRUST_CLIENT, STATUS_UNAUTHENTICATED, GNUTLS_A_BAD_CERTIFICATE, "ECDSA-SHA1 is not accepted");
-	refused_chain(f, chain, 2, TRUST_CLIENT, STATUS_UNAUTHENTICATED, GNUTLS_A_BAD_CERTIFICATE, "ECDSA-SHA1 is not accepted");
+	refused_chain(f, &leaf.der, 1, TRUST_CLIENT, STATUS_UNAUTHENTICATED, GNUTLS_A_BAD_CERTIFICATE,
+		      "ECDSA-SHA1 is not accepted");
+	refused_chain(f, chain, 2, TRUST_CLIENT, STATUS_UNAUTHENTICATED, GNUTLS_A_BAD_CERTIFICATE,
+		      "ECDSA-SHA1 is not accepted");
 	assert_int_equal(trust_set_cluster_cas(f->trust, &bad, 1, &st), STATUS_INVALID_ARGUMENT);
 	assert_non_null(strstr(st.message, "'CN=root': a signature of the kind ECDSA-SHA1"));
 	unmake(&ca);

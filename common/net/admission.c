@@ -238,7 +238,8 @@ enum slot_verdict slots_authenticated(struct slots *s, struct slot *slot, const 
 		return SLOT_NO_MEMORY;
 	if (p->n >= (kind == NODE ? s->limits.max_per_node : s->limits.max_per_service))
 		return SLOT_FULL_IDENTITY;
-	p->account.service = kind != NODE;
+	if (p->n == 0)
+		p->account.service = kind != NODE; /* read without a lock from now on */
 	p->n++;
 	s->by_kind[kind]++;
 	slot->state = SLOT_AUTHENTICATED;

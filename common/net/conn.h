@@ -38,7 +38,8 @@ struct conn_limits {
 	unsigned frame_ms;     /* an accepted connection whose peer began a frame and has not sent all of it for so long,
 				* and a second more for each 64 KiB of it, is closed; 0: never */
 	unsigned write_ms;     /* what one write holds, 64 KiB at most, must be with the system in so long, however it
-				* gets on; and the system must get on with it (accepted ones alone); else it is closed */
+				* gets on; and the system must get on with it in twice that (accepted ones alone);
+				* else it is closed */
 };
 #define CONN_LIMITS_DEFAULT ((struct conn_limits){ .max_frame = 1 << 20, .max_output = 4 << 20, \
 	.handshake_ms = 3000, .idle_ms = 0, .frame_ms = 10000, .write_ms = 10000 })

@@ -97,15 +97,17 @@ static uint64_t frame_deadline(const struct conn *c)
 	return c->frame_since_ms + c->limits.frame_ms + len / FRAME_BYTES_PER_MS;
 }
 
-/* Are there buffers that nothing is in? The one for reading is in use. */
-static bool has_empty_buffers(const struct conn *c)
+/* Are there buffers besides the one for reading, which is in use? */
+static bool has_buffers(const struct conn *c)
 {
-	return !c->dispatching && !c->write_pending && c->plain.len == 0 && conn_output(c) == 0 &&
-	       (c->plain.cap > 0 || c->out.cap > 0 || c->cipher.cap > 0 || c->flight.cap > 0);
+	return c->plain.cap > 0 || c->out.cap > 0 || c->cipher.cap > 0 || c->flight.cap > 0;
 }
 
+/* Gives them back if there is nothing in them. */
 static void tidy(struct conn *c)
 {
+	if (c->dispatching || c->write_pending || c->plain.len > 0 || conn_output(c) > 0)
+		return;
 	buffer_wipe(&c->plain);
 	buffer_wipe(&c->out);
 	buffer_free(&c->cipher);
@@ -146,12 +148,10 @@ static void look_after(struct conn *c, uint64_t now)
 		}
 		sooner(&next, c->heard_ms + c->limits.idle_ms);
 	}
-	if (has_empty_buffers(c)) {
-		if (c->read_ms + TIDY_MS <= now)
-			tidy(c);
-		else
-			sooner(&next, c->read_ms + TIDY_MS);
-	}
+	if (c->read_ms + TIDY_MS <= now)
+		tidy(c);
+	if (has_buffers(c))
+		sooner(&next, now + TIDY_MS);
 	c->deadline_ms = next;
 	if (next)
 		conn_set_deadline(c, (unsigned)(next - now));

@@ -269,7 +269,8 @@ static enum status_code open_port(struct listener *l, const char *address, struc
 				  "listen on %s: %s; is the address one of this host's and the port permitted?", address,
 				  nng_strerror(rv));
 	address_format(&bound, l->address);
-	if (!user_timeout_set(l->address, l->options.limits.write_ms))
+	/* Twice the time of a write, so that where both end it is said which peer does not read. */
+	if (!user_timeout_set(l->address, 2 * l->options.limits.write_ms))
 		log_debug("%s: answers that nobody reads stay with the system until the connection is idle", l->address);
 	return STATUS_OK;
 }

@@ -50,7 +50,7 @@ static int hold_silent(const char *address, unsigned count, const char *source)
 			fflush(stdout);
 		}
 		ready = true;
-		usleep(20000);
+		usleep(1000);
 	} while (time(NULL) < until);
 	free(clients);
 	return 0;

@@ -108,6 +108,24 @@ void wire_wait_down(struct wire_log *log, unsigned n)
 	wait_for(log, &log->downs, n, "connections down");
 }
 
+static unsigned look(struct wire_log *log, const unsigned *count)
+{
+	pthread_mutex_lock(&log->mutex);
+	unsigned n = *count;
+	pthread_mutex_unlock(&log->mutex);
+	return n;
+}
+
+unsigned wire_ups(struct wire_log *log)
+{
+	return look(log, &log->ups);
+}
+
+unsigned wire_downs(struct wire_log *log)
+{
+	return look(log, &log->downs);
+}
+
 void wire_expect(struct wire_log *log, enum status_code code, const char *text)
 {
 	wire_wait_down(log, 1);

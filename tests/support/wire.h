@@ -61,6 +61,9 @@ struct conn *wire_dial(struct wire *w, struct tls_credentials *credentials, stru
 void wire_wait_up(struct wire_log *log, unsigned n);
 void wire_wait_frames(struct wire_log *log, unsigned n);
 void wire_wait_down(struct wire_log *log, unsigned n);
+/* What it counted so far. */
+unsigned wire_ups(struct wire_log *log);
+unsigned wire_downs(struct wire_log *log);
 /* Until the listener has no more than n connections. */
 void wire_wait_open(struct wire *w, unsigned n);
 /* `down` came with this code and a message that has this text. */

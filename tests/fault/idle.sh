@@ -4,7 +4,8 @@
 . "$(dirname "$0")/../integration/lib.sh"
 count=${KDS_TEST_COUNT:-${sanitized:+500}}
 count=${count:-2000}
-ulimit -n $((count + 500)) || skip "needs $((count + 500)) file descriptors"
+descriptors=$((2 * count + 2000)) # nodes get three quarters of a daemon's places, and there are no more of these than descriptors
+ulimit -n $descriptors || skip "needs $descriptors file descriptors"
 cluster_init 3
 for name in $(all_names); do # of one identity, more than it is given by default
 	printf 'max-connections-per-node = %d\nmax-connections-per-service = %d\n' $((2 * count)) $((2 * count)) >>"$(config_of "$name")"

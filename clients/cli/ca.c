@@ -215,8 +215,9 @@ static const struct cli_command commands[] = {
 	    .purpose = "Create a CA to sign the nodes' certificates with, once for a new cluster",
 	    .examples = "  kds-cli ca create\n"
 			"  kds-cli ca create second --common-name 'Second CA of example.com'\n"
-			"\nWithout a NAME it is \"default\", which kds-ca signs with unless the option `authority'\n"
-			"of its configuration names another. Its key never leaves the hosts of kds-ca in clear.",
+			"\nWithout a NAME it is \"default\", which kds-ca signs with unless the option\n"
+			"`authority' of its configuration names another. Its key leaves the hosts of\n"
+			"kds-ca only sealed.",
 	    .options = create_options,
 	    .max_args = 1,
 	    .run = run_create,

@@ -5,6 +5,7 @@
 cluster_init 1
 start serial1 ca1
 wait_for "$patience" "a leader" has_leader
+create_ca
 expect 0 kds-cli config set masterkey.lifespan 1h
 expect 0 kds-cli config set masterkey.interval 1m
 start keydist1

@@ -10,6 +10,7 @@
 static const struct matrix_row rows[] = {
 	{ "Ca.Sign", "...an...", "......." },
 	{ "Ca.Bundle", "sckanlo.", "......." },
+	{ "Ca.Create", "...a....", "......." },
 	{ "Health.Echo", "sckanlo.", "......." },
 	{ "Health.Check", "sckanlo.", "......." },
 };
@@ -21,7 +22,8 @@ static void test_matrix_of_kds_ca(void **state)
 	struct health *health = NULL;
 	struct ca_api *api = NULL;
 	struct status st;
-	const struct ca_api_options options = { .kds_name = "key.example.com" };
+	const struct ca_api_options options = { .authority = "default", .cluster = "cluster.example.com",
+						.kds_name = "key.example.com" };
 	assert_int_equal(rpc_server_new(NULL, &st, &server), STATUS_OK);
 	assert_int_equal(health_new("kds-ca", "ca1", &st, &health), STATUS_OK);
 	assert_int_equal(ca_api_new(&options, server, &st, &api), STATUS_OK);

@@ -146,6 +146,52 @@ static enum status_code run_show(struct cli *cli, struct status *st)
 	return rc;
 }
 
+/* The key is not ours to see: left out, the replicas keep it. */
+static enum status_code run_retire(struct cli *cli, struct status *st)
+{
+	char key[OBJECT_KEY_SIZE];
+	Kds__V1__Object *object, *answer;
+	const char *name = cli->args[0];
+	if (plain_name_check(name, "CA", st) != STATUS_OK)
+		return st->code;
+	snprintf(key, sizeof key, "ca/%s", name);
+	if (objects_get(cli, key, st, &object) != STATUS_OK)
+		return st->code;
+	enum status_code rc;
+	if (object->value_case != KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY) {
+		rc = status_set(st, STATUS_INTERNAL, "the answer holds no CA");
+	} else {
+		object->certificate_authority->retired = !cli_has(cli, OPT_UNDO);
+		rc = objects_put(cli, object, &object->revision, st, &answer);
+	}
+	kds__v1__object__free_unpacked(object, NULL);
+	if (rc != STATUS_OK)
+		return rc;
+	if (answer->certificate_authority->retired)
+		cli_notice(cli, "retired CA %s: it signs nothing any more; what it signed stays valid until it expires", name);
+	else
+		cli_notice(cli, "CA %s signs again", name);
+	rc = cli->json ? output_message(&answer->base, st) : STATUS_OK;
+	kds__v1__object__free_unpacked(answer, NULL);
+	return rc;
+}
+
+static enum status_code run_delete(struct cli *cli, struct status *st)
+{
+	char key[OBJECT_KEY_SIZE];
+	Kds__V1__Object *answer;
+	const char *name = cli->args[0];
+	if (plain_name_check(name, "CA", st) != STATUS_OK)
+		return st->code;
+	snprintf(key, sizeof key, "ca/%s", name);
+	if (objects_delete(cli, key, NULL, st, &answer) != STATUS_OK)
+		return st->code;
+	cli_notice(cli, "deleted CA %s: what it signed is refused from now on", name);
+	enum status_code rc = cli->json ? output_message(&answer->base, st) : STATUS_OK;
+	kds__v1__object__free_unpacked(answer, NULL);
+	return rc;
+}
+
 static enum status_code add_row(struct table *t, const Kds__V1__Authority *a, struct status *st)
 {
 	gnutls_x509_crt_t crt;
@@ -208,6 +254,11 @@ static const struct argp_option show_options[] = {
 	{ 0 },
 };
 
+static const struct argp_option retire_options[] = {
+	{ "undo", OPT_UNDO, NULL, 0, "Let it sign again", 0 },
+	{ 0 },
+};
+
 static const struct cli_command commands[] = {
 	{
 	    .verb = "create",
@@ -231,6 +282,30 @@ static const struct cli_command commands[] = {
 	    .options = show_options,
 	    .max_args = 1,
 	    .run = run_show,
+	},
+	{
+	    .verb = "retire",
+	    .arguments = "NAME",
+	    .purpose = "Let a CA sign no more; its certificates stay valid until they expire",
+	    .examples = "  kds-cli ca retire second\n"
+			"  kds-cli ca retire --undo second\n"
+			"\nA kds-ca signs with one CA alone (its option `authority'): one that signs with\n"
+			"this CA signs nothing until its option names another.",
+	    .options = retire_options,
+	    .min_args = 1,
+	    .max_args = 1,
+	    .run = run_retire,
+	},
+	{
+	    .verb = "delete",
+	    .arguments = "NAME",
+	    .purpose = "Delete a retired CA: certificates that it signed are refused at once",
+	    .examples = "  kds-cli ca delete second\n"
+			"\nIts key goes with it. A CA that still signs is not deleted: retire it first,\n"
+			"and wait until what it signed has expired (at most 168 hours).",
+	    .min_args = 1,
+	    .max_args = 1,
+	    .run = run_delete,
 	},
 	{
 	    .verb = "list",

@@ -35,6 +35,7 @@ enum cli_option {
 	OPT_CA_KEY,
 	OPT_CLUSTER,
 	OPT_COMMON_NAME,
+	OPT_UNDO,
 	OPT_COUNT,
 	OPT_DIR,
 	OPT_EXPECT,

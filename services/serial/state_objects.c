@@ -208,31 +208,48 @@ static uint64_t certificate_serial(ProtobufCBinaryData der)
 	return len <= 8 ? state_get_be(der.data + at, (int)len) : 0;
 }
 
-/* A CA comes with a certificate that has its own record, and keeps it: another key under its name would be another CA. */
-static enum status_code check_authority(struct state *s, const char *key, const Kds__V1__CertificateAuthority *a,
-					struct status *st, struct state_result *r)
+/* Is this the certificate's own record? */
+static enum status_code has_record(struct state *s, const char *key, ProtobufCBinaryData certificate, struct status *st,
+				   bool *ret_known)
 {
-	Kds__V1__Object *o;
 	uint8_t fingerprint[32];
+	if (gnutls_hash_fast(GNUTLS_DIG_SHA256, certificate.data, certificate.len, fingerprint) != 0)
+		return status_set(st, STATUS_INTERNAL, "state: hash the certificate of %s", key);
+	return state_knows_authority(s, certificate_serial(certificate), fingerprint, st, ret_known);
+}
+
+static bool is_same(ProtobufCBinaryData a, ProtobufCBinaryData b)
+{
+	return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
+
+/*
+ * A CA comes with a certificate that has its own record, and keeps it, with its key: another under its name would be another
+ * CA, and a key that is overwritten is lost. Who may not see the key leaves it out; then ret_ca gets it of what was there,
+ * borrowed from *ret_former (the caller's to free, NULL: there was none).
+ */
+static enum status_code check_authority(struct state *s, const char *key, Kds__V1__CertificateAuthority *ret_ca,
+					struct status *st, struct state_result *r, Kds__V1__Object **ret_former)
+{
 	bool known = false;
-	enum status_code rc = read_object(s, key, st, &o);
+	enum status_code rc = read_object(s, key, st, ret_former);
 	if (rc != STATUS_OK)
 		return rc;
-	if (o && o->value_case == KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY) {
-		ProtobufCBinaryData was = o->certificate_authority->certificate, is = a->certificate;
-		known = was.len == is.len && memcmp(was.data, is.data, is.len) == 0;
-	} else if (gnutls_hash_fast(GNUTLS_DIG_SHA256, a->certificate.data, a->certificate.len, fingerprint) == 0) {
-		rc = state_knows_authority(s, certificate_serial(a->certificate), fingerprint, st, &known);
-	} else {
-		rc = status_set(st, STATUS_INTERNAL, "state: hash the certificate of %s", key);
+	const Kds__V1__Object *former = *ret_former;
+	if (!former || former->value_case != KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY) {
+		rc = has_record(s, key, ret_ca->certificate, st, &known);
+		if (rc == STATUS_OK && !known)
+			state_refuse(r, STATUS_FAILED_PRECONDITION, NULL,
+				     "%s: its certificate has no record: a CA records it before it enters it", key);
+		return rc;
 	}
-	if (rc == STATUS_OK && !known)
+	const Kds__V1__CertificateAuthority *was = former->certificate_authority;
+	if (ret_ca->sealed_key.len == 0)
+		ret_ca->sealed_key = was->sealed_key;
+	if (!is_same(was->certificate, ret_ca->certificate) || !is_same(was->sealed_key, ret_ca->sealed_key))
 		state_refuse(r, STATUS_FAILED_PRECONDITION, NULL,
-			     o ? "%s keeps the certificate that it has: make another CA under another name"
-			       : "%s: its certificate has no record: a CA records it before it enters it",
-			     key);
-	kds__v1__object__free_unpacked(o, NULL);
-	return rc;
+			     "%s keeps the certificate and the key that it has: make another CA under another name", key);
+	return STATUS_OK;
 }
 
 /* Whose certificates are in use must not go by accident. */
@@ -276,12 +293,24 @@ enum status_code state_put(struct state *s, const Kds__V1__Command *c, struct st
 		return rc;
 	if (in->check_revision && !revision_matches(key, found.revision, in->expected_revision, r))
 		return STATUS_OK;
-	if (c->version >= LEVEL_ASKED && o.value_case == KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY)
-		rc = check_authority(s, key, o.certificate_authority, st, r);
-	if (rc != STATUS_OK || r->status.code != STATUS_OK)
-		return rc;
-	rc = note_object(s, key, &o, st);
-	return rc == STATUS_OK ? write_and_answer(s, key, &found, &o, st, r) : rc;
+	Kds__V1__Object *former = NULL;
+	Kds__V1__CertificateAuthority ca;
+	if (c->version >= LEVEL_ASKED && o.value_case == KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY) {
+		ca = *o.certificate_authority;
+		o.certificate_authority = &ca;
+		rc = check_authority(s, key, &ca, st, r, &former);
+	}
+	if (rc == STATUS_OK && r->status.code == STATUS_OK)
+		rc = note_object(s, key, &o, st);
+	if (rc == STATUS_OK && r->status.code == STATUS_OK)
+		rc = write_object(s, key, &found, &o, st);
+	/* The answer is for whoever put it, who need not be one that may see the key. */
+	if (o.value_case == KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY && o.certificate_authority == &ca)
+		ca.sealed_key = (ProtobufCBinaryData){ 0 };
+	if (rc == STATUS_OK && r->status.code == STATUS_OK)
+		rc = state_answer(r, &o.base, st);
+	kds__v1__object__free_unpacked(former, NULL);
+	return rc;
 }
 
 enum status_code state_delete(struct state *s, const Kds__V1__Command *c, struct status *st, struct state_result *r)

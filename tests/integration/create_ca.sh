@@ -51,6 +51,25 @@ assert_match "its subject" "subject: +cluster.example.com second" "$out"
 expect 0 kds-cli ca list
 assert_match "the CAs" "default +cluster.example.com +.*second +cluster.example.com second" "$out"
 
+say "it goes when an administrator says so, in two steps"
+refused 5 "retire it first" kds-cli call Config.Delete '{"key": "ca/second"}'
+refused 5 "retire it first" kds-cli ca delete second
+refused 3 "changed by the role admin" kds-cli --cert "$cluster/ca1/service.crt" --key "$cluster/ca1/service.key" ca delete second
+refused 3 "changed by the role admin" kds-cli --cert "$cluster/ca1/service.crt" --key "$cluster/ca1/service.key" ca retire second
+expect 0 kds-cli ca retire second
+expect 0 kds-cli ca list
+assert_match "the CAs" "second +cluster.example.com second +[0-9]+ +no" "$out"
+expect 0 kds-cli ca retire --undo second
+assert_match "what it says" "CA second signs again" "$err"
+expect 0 kds-cli ca retire second
+expect 0 kds-cli ca delete second
+expect 0 kds-cli ca list
+assert_no_match "the CAs" "second" "$out"
+expect 0 kds-cli ca retire default
+refused 5 "retired" kds-cli cert sign "$work/node.csr" --node node1.example.com
+expect 0 kds-cli ca retire --undo default
+expect 0 kds-cli cert sign "$work/node.csr" --node node1.example.com # the key is still there
+
 say "a name that no CA can have is refused at the start, and nothing is written"
 stop ca1
 echo 'authority = "Web CA"' >>"$(config_of ca1)"

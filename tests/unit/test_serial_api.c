@@ -325,6 +325,15 @@ static Kds__V1__Object *put(enum caller caller, int replica, Kds__V1__Object *o)
 	return call(caller, replica, CONFIG_SERVICE, "Put", &in.base);
 }
 
+/* One that is not there yet. */
+static Kds__V1__Object *enter(enum caller caller, int replica, Kds__V1__Object *o)
+{
+	Kds__V1__PutRequest in = KDS__V1__PUT_REQUEST__INIT;
+	in.object = o;
+	in.check_revision = true;
+	return call(caller, replica, CONFIG_SERVICE, "Put", &in.base);
+}
+
 static Kds__V1__Object *put_setting(enum caller caller, int replica, const char *name, const char *value)
 {
 	Kds__V1__Setting setting = KDS__V1__SETTING__INIT;
@@ -474,7 +483,8 @@ static void test_serial_api_roles_are_asked_for_on_every_replica(void **arg)
 
 		Kds__V1__DeleteRequest deletion = KDS__V1__DELETE_REQUEST__INIT;
 		deletion.key = "ca/default";
-		refused(call(ADMIN, i, CONFIG_SERVICE, "Delete", &deletion.base), STATUS_PERMISSION_DENIED, "ca");
+		refused(call(CA, i, CONFIG_SERVICE, "Delete", &deletion.base), STATUS_PERMISSION_DENIED, "changed by the role admin");
+		refused(call(KEYDIST, i, CONFIG_SERVICE, "Delete", &deletion.base), STATUS_PERMISSION_DENIED, "admin");
 	}
 }
 
@@ -731,18 +741,20 @@ static void test_serial_api_a_ca_certificate_must_be_one(void **arg)
 	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
 	o.value_case = KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY;
 	o.certificate_authority = &a;
-	refused(put(CA, cluster.follower, &o), STATUS_INVALID_ARGUMENT, "object.certificate_authority.certificate");
+	refused(enter(CA, cluster.follower, &o), STATUS_INVALID_ARGUMENT, "object.certificate_authority.certificate");
 	const struct pki_leaf *node = pki_node(cluster.pki, "node1.example.com", 0);
 	a.certificate = (ProtobufCBinaryData){ node->der.size, node->der.data };
-	refused(put(CA, cluster.follower, &o), STATUS_INVALID_ARGUMENT, "not a CA");
+	refused(enter(CA, cluster.follower, &o), STATUS_INVALID_ARGUMENT, "not a CA");
 	struct slice ca = pki_ca_der(cluster.pki, PKI_CLUSTER_CA);
 	a.certificate = (ProtobufCBinaryData){ ca.len, (uint8_t *)ca.data };
-	refused(put(CA, cluster.follower, &o), STATUS_FAILED_PRECONDITION, "no record");
+	refused(enter(CA, cluster.follower, &o), STATUS_FAILED_PRECONDITION, "no record");
 	record_authority();
-	drop(put(CA, cluster.follower, &o));
+	drop(enter(CA, cluster.follower, &o));
+	a.retired = true;
+	refused(put(CA, cluster.follower, &o), STATUS_PERMISSION_DENIED, "changed by the role admin");
 	Kds__V1__DeleteRequest deletion = KDS__V1__DELETE_REQUEST__INIT;
 	deletion.key = "ca/default";
-	refused(call(CA, cluster.follower, CONFIG_SERVICE, "Delete", &deletion.base), STATUS_FAILED_PRECONDITION, "retire it");
+	refused(call(ADMIN, cluster.follower, CONFIG_SERVICE, "Delete", &deletion.base), STATUS_FAILED_PRECONDITION, "retire it");
 }
 
 /* What is sealed is seen by the kind of daemon that can open it. */
@@ -757,7 +769,7 @@ static void test_serial_api_sealed_keys_go_to_their_daemons_alone(void **arg)
 	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
 	o.value_case = KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY;
 	o.certificate_authority = &a;
-	drop(put(CA, cluster.leader, &o));
+	drop(enter(CA, cluster.leader, &o));
 	Kds__V1__MasterKey key = KDS__V1__MASTER_KEY__INIT;
 	key.published_ms = key.use_from_ms = 77;
 	key.sealed_key = (ProtobufCBinaryData){ 6, (uint8_t *)"sealed" };

@@ -356,18 +356,62 @@ static void test_state_set_min_closes_blocks(void **arg)
 	fixture_close(&r);
 }
 
-static enum status_code put_ca(struct fixture *r, const char *name, uint64_t serial, bool retired)
+static enum status_code put_ca_with(struct fixture *r, const char *name, uint64_t serial, bool retired, const char *key)
 {
 	uint8_t der[DER_SIZE];
 	make_der(serial, der);
 	Kds__V1__CertificateAuthority a = KDS__V1__CERTIFICATE_AUTHORITY__INIT;
 	a.name = (char *)name;
 	a.certificate = (ProtobufCBinaryData){ sizeof der, der };
+	a.sealed_key = (ProtobufCBinaryData){ strlen(key), (uint8_t *)(uintptr_t)key };
 	a.retired = retired;
 	Kds__V1__Object o = KDS__V1__OBJECT__INIT;
 	o.value_case = KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY;
 	o.certificate_authority = &a;
 	return put_checked(r, &o, false, 0);
+}
+
+static enum status_code put_ca(struct fixture *r, const char *name, uint64_t serial, bool retired)
+{
+	return put_ca_with(r, name, serial, retired, "sealed");
+}
+
+/* The key as the hosts of kds-ca see it; the caller frees. */
+static Kds__V1__Object *get_ca(struct fixture *r, unsigned sealed)
+{
+	struct buffer out = { 0 };
+	assert_int_equal(state_get(r->state, "ca/x", sealed, &r->st, &out), STATUS_OK);
+	Kds__V1__Object *o = kds__v1__object__unpack(NULL, out.len, out.data);
+	assert_non_null(o);
+	buffer_free(&out);
+	return o;
+}
+
+static void test_state_a_ca_keeps_its_key(void **arg)
+{
+	(void)arg;
+	struct fixture r;
+	fixture_begin(&r);
+	allocate(&r, "ca1", 10);
+	assert_int_equal(record_der(&r, 5, "ca"), STATUS_OK);
+	assert_int_equal(put_ca(&r, "x", 5, false), STATUS_OK);
+	/* Overwritten it would be lost. */
+	assert_int_equal(put_ca_with(&r, "x", 5, false, "another"), STATUS_FAILED_PRECONDITION);
+	assert_non_null(strstr(r.result.status.message, "and the key"));
+	/* Who may not see it leaves it out, and is not told it. */
+	assert_int_equal(put_ca_with(&r, "x", 5, true, ""), STATUS_OK);
+	Kds__V1__Object *answer = kds__v1__object__unpack(NULL, r.result.answer.len, r.result.answer.data);
+	assert_non_null(answer);
+	assert_true(answer->certificate_authority->retired);
+	assert_int_equal(answer->certificate_authority->sealed_key.len, 0);
+	kds__v1__object__free_unpacked(answer, NULL);
+	Kds__V1__Object *o = get_ca(&r, STATE_SEALED_CA);
+	assert_true(o->certificate_authority->retired);
+	assert_int_equal(o->certificate_authority->sealed_key.len, 6);
+	assert_memory_equal(o->certificate_authority->sealed_key.data, "sealed", 6);
+	kds__v1__object__free_unpacked(o, NULL);
+	assert_digest_matches(&r);
+	fixture_close(&r);
 }
 
 static void test_state_a_ca_comes_and_goes_on_purpose(void **arg)
@@ -461,6 +505,7 @@ int main(void)
 		cmocka_unit_test(test_state_live_certificates_of_many_subjects),
 		cmocka_unit_test(test_state_set_min_closes_blocks),
 		cmocka_unit_test(test_state_a_ca_comes_and_goes_on_purpose),
+		cmocka_unit_test(test_state_a_ca_keeps_its_key),
 		cmocka_unit_test(test_state_a_ca_certificate_of_junk_is_refused),
 		cmocka_unit_test(test_state_commands_of_the_first_level_stay_as_they_were),
 	};

@@ -61,7 +61,7 @@ expect 0 kds-cli --json config list setting/
 assert_eq "one object" 1 "$(grep -c '"key"' <<<"$out")"
 expect 0 kds-cli config set service/keydist9 '{"service": {"name": "keydist9", "removed": true}}'
 refused 2 "is for 'service/b', not for 'service/a'" kds-cli config set service/a '{"service": {"name": "b"}}'
-refused 3 "ca/|role" kds-cli config set ca/x '{"certificateAuthority": {"name": "x"}}'
+refused 3 "masterkey/.*role keydist" kds-cli config set masterkey/00000000000000000001 '{"masterKey": {"publishedMs": "1", "useFromMs": "1", "sealedKey": "AAAA"}}'
 kds-cli --json config watch --since "$revision" --count 3 setting/site. service/ >"$work/watched" 2>"$work/watch.log" &
 pid_of[watch]=$!
 # A watch tells of objects, not of each change: one that began after the next would see two.

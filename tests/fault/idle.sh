@@ -12,6 +12,7 @@ for name in $(all_names); do # of one identity, more than it is given by default
 done
 # shellcheck disable=SC2046
 start $(all_names)
+create_ca
 wait_healthy
 make_node node1.example.com urn:example:prjA
 # kds-serial serves services and the administrator alone, the others any node.

@@ -58,6 +58,11 @@ struct slots *slots_new(const struct slot_limits *limits, uint64_t seed)
 	return s;
 }
 
+unsigned slots_places(const struct slots *s)
+{
+	return s->limits.max_connections + s->limits.max_strangers;
+}
+
 void slots_free(struct slots *s)
 {
 	free(s);

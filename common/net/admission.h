@@ -72,6 +72,8 @@ enum slot_verdict {
 
 /* `seed`: any number that peers do not know. NULL: no memory. */
 struct slots *slots_new(const struct slot_limits *limits, uint64_t seed) MUST_CHECK;
+/* How many slots there are, of both kinds together. */
+unsigned slots_places(const struct slots *s);
 /* Every slot has left. NULL is allowed. */
 void slots_free(struct slots *s);
 

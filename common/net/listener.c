@@ -4,6 +4,9 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -13,6 +16,12 @@
 
 /* After an error of accept(): out of descriptors or memory, which does not pass at once. */
 #define PAUSE_MS 100
+/* While descriptors of closed connections are not given back yet: soon there are some. */
+#define PAUSE_BEHIND_MS 5
+/* Descriptors besides those of accepted connections, as daemon.c counts: files, and connections of our own making. */
+#define DESCRIPTORS_SPARE 256
+/* So many of these no accepted connection takes, however low the system's limit. */
+#define DESCRIPTORS_KEPT 64
 /* Peers choose how often they are refused, not how fast the log grows. */
 #define REFUSALS_LOGGED_EVERY_MS 200
 
@@ -35,6 +44,30 @@ struct listener {
 	struct slots *slots;   /* under it, with the slots of the connections, as the next */
 	uint64_t refused, displaced;
 };
+
+/* Descriptors */
+
+/* Of all listeners of this process together. */
+static atomic_uint places;
+
+/*
+ * Are more descriptors taken than there are places? NNG closes one some time after nng_stream_free(), on one thread, which a
+ * flood of connections that come and go outruns: what bounds the connections does not bound these. The system gives out
+ * the lowest number that is free, so as long as nothing is accepted while that is high, no connection gets a higher one.
+ */
+static bool is_behind(void)
+{
+	struct rlimit limit;
+	rlim_t most = (rlim_t)atomic_load_explicit(&places, memory_order_relaxed) + DESCRIPTORS_SPARE;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 2 * DESCRIPTORS_KEPT &&
+	    most > limit.rlim_cur - DESCRIPTORS_KEPT)
+		most = limit.rlim_cur - DESCRIPTORS_KEPT;
+	int fd = eventfd(0, EFD_CLOEXEC);
+	if (fd < 0)
+		return true;
+	close(fd);
+	return (rlim_t)fd >= most;
+}
 
 /* Admission */
 
@@ -213,27 +246,32 @@ static bool is_stopping(struct listener *l)
 	return stopping;
 }
 
+static void accept_more(struct listener *l)
+{
+	if (is_stopping(l))
+		return;
+	if (is_behind())
+		nng_sleep_aio(PAUSE_BEHIND_MS, l->pause);
+	else
+		nng_stream_listener_accept(l->stream, l->accepting);
+}
+
 static void on_accept(void *arg)
 {
 	struct listener *l = arg;
 	int rv = nng_aio_result(l->accepting);
-	if (rv == 0)
-		accepted(l, nng_aio_get_output(l->accepting, 0));
-	if (is_stopping(l))
-		return;
 	if (rv == 0) {
-		nng_stream_listener_accept(l->stream, l->accepting);
-		return;
+		accepted(l, nng_aio_get_output(l->accepting, 0));
+		accept_more(l);
+	} else if (!is_stopping(l)) {
+		log_warning("accept on %s: %s; trying again", l->address, nng_strerror(rv));
+		nng_sleep_aio(PAUSE_MS, l->pause);
 	}
-	log_warning("accept on %s: %s; trying again", l->address, nng_strerror(rv));
-	nng_sleep_aio(PAUSE_MS, l->pause);
 }
 
 static void on_pause(void *arg)
 {
-	struct listener *l = arg;
-	if (!is_stopping(l))
-		nng_stream_listener_accept(l->stream, l->accepting);
+	accept_more(arg);
 }
 
 static void listener_free(struct listener *l)
@@ -242,6 +280,8 @@ static void listener_free(struct listener *l)
 	nng_aio_free(l->pause);
 	nng_stream_listener_free(l->stream);
 	tls_credentials_unref(l->credentials);
+	if (l->slots)
+		atomic_fetch_sub_explicit(&places, slots_places(l->slots), memory_order_relaxed);
 	slots_free(l->slots);
 	pthread_mutex_destroy(&l->admission);
 	pthread_cond_destroy(&l->released);
@@ -290,6 +330,8 @@ enum status_code listener_start(const struct listener_options *options, struct s
 	uint64_t seed = (uint64_t)(uintptr_t)l;
 	(void)gnutls_rnd(GNUTLS_RND_NONCE, &seed, sizeof seed); /* fails where nothing else works either */
 	l->slots = slots_new(&options->slots, seed);
+	if (l->slots)
+		atomic_fetch_add_explicit(&places, slots_places(l->slots), memory_order_relaxed);
 	pthread_cond_init(&l->released, NULL);
 	enum status_code rc = l->slots ? reaper_start(st) : status_set(st, STATUS_RESOURCE_EXHAUSTED, "listener: out of memory");
 	if (rc == STATUS_OK)

@@ -1,12 +1,17 @@
 // links: common_net common_x509 common_base
 #include "tests/support/support.h"
 
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <netinet/in.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -671,6 +676,65 @@ static void test_listener_descriptors_run_out(void **state)
 	gnutls_certificate_free_credentials(credentials);
 }
 
+/* Until it is killed: many connections under way, none of which is waited for. */
+static void connect_and_leave(const struct sockaddr_in *to)
+{
+	enum { N = 128 };
+	const struct linger reset = { .l_onoff = 1 };
+	int fds[N] = { 0 };
+	for (unsigned i = 0;; i = (i + 1) % N) {
+		if (fds[i] > 0) {
+			(void)setsockopt(fds[i], SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+			close(fds[i]);
+		}
+		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		(void)connect(fds[i], (const struct sockaddr *)to, sizeof *to);
+	}
+}
+
+static unsigned open_descriptors(void)
+{
+	unsigned n = 0;
+	DIR *dir = opendir("/proc/self/fd");
+	assert_non_null(dir);
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+/* Connections that come and go faster than NNG gives their descriptors back: they take no more than those that stay. */
+static void test_listener_descriptors_of_a_flood(void **state)
+{
+	enum { PLACES = 32, CHILDREN = 4, SPARE = 256 + 32 };
+	struct wire *w = *state;
+	pid_t children[CHILDREN];
+	unsigned most = 0;
+	w->options.slots = (struct slot_limits){ .max_connections = PLACES / 2, .max_strangers = PLACES / 2 };
+	wire_listen(w);
+	struct sockaddr_in to = { .sin_family = AF_INET };
+	to.sin_port = htons((uint16_t)atoi(strchr(listener_address(w->listener), ':') + 1));
+	assert_int_equal(inet_pton(AF_INET, "127.21.0.1", &to.sin_addr), 1);
+	for (int i = 0; i < CHILDREN; i++) {
+		children[i] = fork();
+		assert_true(children[i] >= 0);
+		if (children[i] == 0)
+			connect_and_leave(&to);
+	}
+	for (int i = 0; i < 300; i++) {
+		unsigned n = open_descriptors();
+		most = n > most ? n : most;
+		pause_ms(10);
+	}
+	for (int i = 0; i < CHILDREN; i++) {
+		kill(children[i], SIGKILL);
+		assert_int_equal(waitpid(children[i], NULL, 0), children[i]);
+	}
+	assert_in_range(most, 1, PLACES + SPARE);
+	wire_wait_open(w, 0);
+	must_answer(w);
+}
+
 struct churn {
 	struct wire *w;
 	unsigned seed;
@@ -803,6 +867,7 @@ int main(void)
 		TEST(test_listener_peers_that_stop),
 		TEST(test_listener_tls12),
 		TEST(test_listener_descriptors_run_out),
+		TEST(test_listener_descriptors_of_a_flood),
 		TEST(test_listener_churn),
 		TEST(test_listener_herd),
 		TEST(test_listener_stop_under_way),

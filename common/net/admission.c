@@ -140,35 +140,66 @@ static unsigned random_below(struct slots *s, unsigned n)
 	return (unsigned)((s->random * UINT64_C(0x2545F4914F6CDD1D)) >> 32) % n;
 }
 
-static struct slot *pick(struct slots *s, struct slot_party *p, uint64_t now_ms)
+/* Those that one is chosen among: the strangers of one address, or of all that have the most. */
+struct crowd {
+	const struct slot_party *only; /* NULL: all that have so many as `each` */
+	unsigned each;
+	unsigned n, n_silent;
+};
+
+static bool is_of(const struct crowd *crowd, const struct slot_party *p)
 {
-	bool silent = p->n_silent > 0 && p->n_silent >= p->n / 4;
-	const struct slot_queue *queue = silent ? &p->silent : &p->spoke;
-	struct slot *slot = TAILQ_FIRST(queue);
-	if (now_ms - slot->since_ms >= (silent ? SLOT_SILENT_MS : SLOT_SPOKE_MS))
-		return slot;
-	for (unsigned i = random_below(s, silent ? p->n_silent : p->n - p->n_silent); i > 0; i--)
-		slot = TAILQ_NEXT(slot, in_party);
-	return slot;
+	return crowd->only ? p == crowd->only : p->n == crowd->each;
 }
 
-static struct slot_party *largest(struct slots *s)
+static struct crowd crowd_of_largest(const struct slots *s)
 {
-	struct slot_party *p, *most = TAILQ_FIRST(&s->addresses);
+	struct crowd crowd = { .only = NULL };
+	const struct slot_party *p;
 	TAILQ_FOREACH (p, &s->addresses, in_order) {
-		if (p->n > most->n)
-			most = p;
+		if (p->n > crowd.each)
+			crowd = (struct crowd){ .each = p->n };
+		if (p->n == crowd.each) {
+			crowd.n += p->n;
+			crowd.n_silent += p->n_silent;
+		}
 	}
-	return most;
+	return crowd;
 }
 
-static struct slot *choose_victim(struct slots *s, struct slot_party *mine, uint64_t now_ms)
+static struct slot *pick(struct slots *s, const struct crowd *crowd, uint64_t now_ms)
 {
-	if (mine->n >= s->limits.max_strangers_address)
-		return pick(s, mine, now_ms);
-	if (s->strangers >= s->limits.max_strangers)
-		return pick(s, largest(s), now_ms);
-	return NULL;
+	bool silent = crowd->n_silent > 0 && crowd->n_silent >= crowd->n / 4;
+	const struct slot_party *p;
+	struct slot *slot, *oldest = NULL;
+	TAILQ_FOREACH (p, &s->addresses, in_order) {
+		slot = is_of(crowd, p) ? TAILQ_FIRST(silent ? &p->silent : &p->spoke) : NULL;
+		if (slot && (!oldest || slot->since_ms < oldest->since_ms))
+			oldest = slot;
+	}
+	if (now_ms - oldest->since_ms >= (silent ? SLOT_SILENT_MS : SLOT_SPOKE_MS))
+		return oldest;
+	unsigned skip = random_below(s, silent ? crowd->n_silent : crowd->n - crowd->n_silent);
+	TAILQ_FOREACH (p, &s->addresses, in_order) {
+		if (!is_of(crowd, p))
+			continue;
+		TAILQ_FOREACH (slot, silent ? &p->silent : &p->spoke, in_party) {
+			if (skip-- == 0)
+				return slot;
+		}
+	}
+	return oldest; /* not reached: so many there are */
+}
+
+static struct slot *choose_victim(struct slots *s, const struct slot_party *mine, uint64_t now_ms)
+{
+	struct crowd crowd = { .only = mine, .n = mine->n, .n_silent = mine->n_silent };
+	if (mine->n < s->limits.max_strangers_address) {
+		if (s->strangers < s->limits.max_strangers)
+			return NULL;
+		crowd = crowd_of_largest(s);
+	}
+	return pick(s, &crowd, now_ms);
 }
 
 bool slots_enter(struct slots *s, struct slot *slot, const uint8_t host[16], uint64_t now_ms, struct slot **ret_victim)

@@ -4,11 +4,12 @@
  * One limit for all lets whoever is first keep everybody out, with certificates or without. So there are two kinds of slots.
  *
  * A peer enters as a stranger, and there is always a place for one more: when they are full the new one takes the place of
- * another. Which one? Of the address with the most strangers (an IPv4 address, an IPv6 /64), so that a flood from elsewhere
- * costs nobody his place; there of those that said nothing yet, while they are a quarter or more, so that whoever began to
- * speak TLS is not displaced by mere connections; else of those that spoke, so that those who begin and stop do not keep
- * newcomers out; and of these the oldest, if it had time enough for its next step. If none had, then a flood is faster than
- * any honest peer could be, the oldest may be just that one, and the choice is random: it leaves a chance to everybody.
+ * another. Which one? Of the address with the most strangers (an IPv4 address, an IPv6 /64), or of all that have as many, so
+ * that a flood from elsewhere costs nobody his place; there of those that said nothing yet, while they are a quarter or more,
+ * so that whoever began to speak TLS is not displaced by mere connections; else of those that spoke, so that those who begin
+ * and stop do not keep newcomers out; and of these the oldest, if it had time enough for its next step. If none had, then a
+ * flood is faster than any honest peer could be, the oldest may be just that one, and the choice is random: it leaves a
+ * chance to everybody. (One host with an IPv6 /48 has 65,536 addresses to flood from.)
  *
  * Once its certificate is verified a peer leaves the strangers, and is counted by who it is: so many connections an
  * identity, more for a service than for a node. Of all of these slots a quarter is out of nodes' reach, and a sixteenth out

@@ -169,6 +169,22 @@ static void test_net_admission_silent_flood_displaces_nobody_who_speaks(void **s
 	free(flood);
 }
 
+/* The same from so many addresses that each has one: those of an IPv6 /48, say. */
+static void test_net_admission_silent_flood_from_everywhere(void **state)
+{
+	(void)state;
+	struct slots *s = slots_of((struct slot_limits){ .max_strangers = 64, .max_strangers_address = 64 });
+	struct slot honest, *flood = calloc(1000, sizeof *flood);
+	assert_non_null(flood);
+	assert_null(enter(s, &honest, 7));
+	slots_spoke(s, &honest, now);
+	for (uint32_t i = 0; i < 1000; i++)
+		assert_ptr_not_equal(enter(s, &flood[i], 1000 + i), &honest);
+	slots_leave(s, &honest);
+	leave_all(s, flood, 1000);
+	free(flood);
+}
+
 /* Those that begin TLS and stop keep no newcomer out either, and newcomers alone do not displace each other at once. */
 static void test_net_admission_stalled_handshakes_make_room(void **state)
 {
@@ -187,28 +203,36 @@ static void test_net_admission_stalled_handshakes_make_room(void **state)
 	leave_all(s, stalled, 8);
 }
 
-/* Many in each millisecond, and from its own address: nobody's place is certain, and nobody's loss either. */
-static void test_net_admission_fast_flood_leaves_a_chance(void **state)
+/* Of an honest one, and as many others as there are places until it speaks: 1/e survive, or nobody if the oldest went. */
+static void fast_flood(uint32_t addresses)
 {
-	(void)state;
 	enum { TRIES = 1000, PLACES = 64 };
 	struct slots *s = slots_of((struct slot_limits){ .max_strangers = PLACES, .max_strangers_address = PLACES });
 	struct slot *slots = calloc(TRIES * PLACES, sizeof *slots);
 	assert_non_null(slots);
 	unsigned survived = 0;
+	uint32_t n = 0;
 	pace = 0;
 	for (int i = 0; i < PLACES; i++)
-		assert_null(enter(s, &slots[i], 1));
-	/* An honest one, and as many others as there are places until it speaks: 1/e of them, or nobody if the oldest went. */
+		assert_null(enter(s, &slots[i], n++ % addresses));
 	for (int try = 1; try < TRIES; try++) {
 		struct slot *honest = &slots[try * PLACES];
 		for (int i = 0; i < PLACES; i++)
-			assert_non_null(enter(s, &honest[i], 1));
+			assert_non_null(enter(s, &honest[i], n++ % addresses));
 		survived += honest->state != SLOT_NONE;
 	}
 	assert_in_range(survived, TRIES / 4, TRIES / 2);
 	leave_all(s, slots, TRIES * PLACES);
 	free(slots);
+}
+
+/* Many in each millisecond: nobody's place is certain, and nobody's loss either, be they from its own address or each from
+ * another. */
+static void test_net_admission_fast_flood_leaves_a_chance(void **state)
+{
+	(void)state;
+	fast_flood(1);
+	fast_flood(UINT32_MAX);
 }
 
 static void test_net_admission_per_identity(void **state)
@@ -298,6 +322,7 @@ int main(void)
 		cmocka_unit_test_setup(test_net_admission_largest_address_goes, slowly),
 		cmocka_unit_test_setup(test_net_admission_networks, slowly),
 		cmocka_unit_test_setup(test_net_admission_silent_flood_displaces_nobody_who_speaks, slowly),
+		cmocka_unit_test_setup(test_net_admission_silent_flood_from_everywhere, slowly),
 		cmocka_unit_test_setup(test_net_admission_stalled_handshakes_make_room, slowly),
 		cmocka_unit_test_setup(test_net_admission_fast_flood_leaves_a_chance, slowly),
 		cmocka_unit_test_setup(test_net_admission_per_identity, slowly),

@@ -24,7 +24,7 @@
 #define HANDSHAKE_MAX (2 * CHAIN_BYTES_MAX + 8192)
 /*
  * It counts a message when it is whole, though, and a message may say that it has 16 MiB. So bytes are counted here that
- * bring no plain text: those of a handshake, and later of KeyUpdates and the like, which whoever sends nothing else has
+ * bring no plain text: those of a handshake, and later of KeyUpdates, alerts and the like, which whoever sends nothing else has
  * no use for.
  */
 #define BARREN_MAX (128 * 1024)
@@ -209,7 +209,8 @@ static enum tls_progress fail(struct conn *c, int rv)
 
 /*
  * GnuTLS says "again" also when it has read a record that is not all its caller waits for: a part of a message, a
- * KeyUpdate. What follows that is still to be read, here or never. Zero: call again now.
+ * KeyUpdate; of an alert that ends nothing it says that it was one. What follows is still to be read, here or never.
+ * Zero: call again now.
  */
 static int after_again(struct conn *c, size_t used_before)
 {
@@ -291,7 +292,7 @@ enum tls_progress conn_tls_decrypt(struct conn *c)
 			return TLS_FAILED;
 		}
 		ssize_t n = gnutls_record_recv(c->session, c->plain.data + c->plain.len, c->plain.cap - c->plain.len);
-		if (n == GNUTLS_E_AGAIN) {
+		if (n == GNUTLS_E_AGAIN || n == GNUTLS_E_WARNING_ALERT_RECEIVED) {
 			n = after_again(c, used);
 			if (n == 0)
 				continue;

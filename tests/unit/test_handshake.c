@@ -616,6 +616,28 @@ static void test_handshake_key_updates_without_end(void **state)
 	gnutls_certificate_free_credentials(credentials);
 }
 
+/* The same for alerts that end nothing, as there are in 1.2. */
+static void test_handshake_warnings_without_end(void **state)
+{
+	struct wire *w = *state;
+	gnutls_certificate_credentials_t credentials = honest(pki_admin(w->pki));
+	struct peer p;
+	wire_listen(w);
+	peer_connect(&p, w, TLS12, credentials);
+	assert_int_equal(peer_handshake(&p), 0);
+	assert_true(sp_hello(&p.sp));
+	assert_int_equal(gnutls_alert_send(p.sp.session, GNUTLS_AL_WARNING, GNUTLS_A_USER_CANCELED), 0);
+	must_echo(&p, 100);
+	p.hold = true;
+	for (unsigned i = 0; i < 10000; i++)
+		assert_int_equal(gnutls_alert_send(p.sp.session, GNUTLS_AL_WARNING, GNUTLS_A_USER_CANCELED), 0);
+	release(&p);
+	wire_wait_down(&w->log, 1);
+	wire_expect(&w->log, STATUS_UNAVAILABLE, "TLS: ");
+	peer_end(&p);
+	gnutls_certificate_free_credentials(credentials);
+}
+
 /* Locks */
 
 static sem_t inside, go_on;
@@ -850,6 +872,7 @@ int main(void)
 		TEST(test_handshake_endless_message),
 		TEST(test_handshake_key_update_in_a_burst),
 		TEST(test_handshake_key_updates_without_end),
+		TEST(test_handshake_warnings_without_end),
 		TEST(test_handshake_holds_no_lock),
 		TEST(test_handshake_closed_inside),
 		TEST(test_handshake_trust_changes_inside),

@@ -23,14 +23,14 @@ static bool is_own_group(uid_t user, gid_t group)
 	char *names = malloc(2 * NAMES_MAX);
 	if (!names)
 		return false;
-	(void)getpwuid_r(user, &user_entry, names, NAMES_MAX, &u);
-	(void)getgrgid_r(group, &group_entry, names + NAMES_MAX, NAMES_MAX, &g);
-	/* On a host that knows neither, as in a container, the number alone tells. */
+	bool whole = getpwuid_r(user, &user_entry, names, NAMES_MAX, &u) != ERANGE;
+	whole = getgrgid_r(group, &group_entry, names + NAMES_MAX, NAMES_MAX, &g) != ERANGE && whole;
+	/* On a host that does not know them, as in a container, the number alone tells. */
 	bool own = u && g ? u->pw_gid == group && strcmp(u->pw_name, g->gr_name) == 0 : user == group;
 	for (char **member = g ? g->gr_mem : NULL; member && *member; member++)
 		own = own && u && strcmp(*member, u->pw_name) == 0;
 	free(names);
-	return own;
+	return own && whole; /* else it has more members than there is room for */
 }
 
 static bool others_may_write(const struct stat *sb)

@@ -1,7 +1,10 @@
 // links: common_base
 #include "tests/support/support.h"
 
+#include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +16,15 @@
 #define STRANGER 64321 /* a user, and a group of many */
 
 static char *directory;
+static bool crowded; /* each group has more members than any buffer takes */
+
+int getgrgid_r(gid_t group, struct group *entry, char *names, size_t size, struct group **ret_group)
+{
+	int (*real)(gid_t, struct group *, char *, size_t, struct group **);
+	*(void **)&real = dlsym(RTLD_NEXT, "getgrgid_r");
+	*ret_group = NULL;
+	return crowded ? ERANGE : real(group, entry, names, size, ret_group);
+}
 
 static int setup(void **state)
 {
@@ -114,6 +126,18 @@ static void test_file_trust_knows_sticky_directories_and_own_groups(void **state
 	refused("way/here/file", "chmod go-w");
 }
 
+static void test_file_trust_refuses_groups_too_large_to_look_at(void **state)
+{
+	(void)state;
+	make();
+	if (geteuid() != getegid())
+		return; /* then the number does not tell */
+	assert_int_equal(chmod(at("way/here/file"), 0664), 0);
+	crowded = true;
+	refused("way/here/file", "chmod go-w");
+	crowded = false;
+}
+
 static void test_file_trust_refuses_other_owners(void **state)
 {
 	(void)state;
@@ -185,6 +209,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_file_trust_refuses_what_others_may_write, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_trust_knows_sticky_directories_and_own_groups, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_file_trust_refuses_groups_too_large_to_look_at, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_trust_refuses_other_owners, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_trust_goes_along_links, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_trust_of_a_directory, setup, teardown),

@@ -18,6 +18,7 @@
 #define PAUSE_MS 100
 /* While descriptors of closed connections are not given back yet: soon there are some. */
 #define PAUSE_BEHIND_MS 5
+#define BEHIND_LOGGED_EVERY_MS 10000
 /* Descriptors besides those of accepted connections, as daemon.c counts: files, and connections of our own making. */
 #define DESCRIPTORS_SPARE 256
 /* So many of these no accepted connection takes, however low the system's limit. */
@@ -32,6 +33,7 @@ struct listener {
 	nng_stream_listener *stream;
 	nng_aio *accepting;
 	nng_aio *pause;
+	uint64_t behind_logged_ms; /* of the one callback that accepts, or pauses */
 	pthread_mutex_t mutex; /* guards what follows */
 	pthread_cond_t released;
 	struct tls_credentials *credentials;
@@ -250,10 +252,16 @@ static void accept_more(struct listener *l)
 {
 	if (is_stopping(l))
 		return;
-	if (is_behind())
-		nng_sleep_aio(PAUSE_BEHIND_MS, l->pause);
-	else
+	if (!is_behind()) {
 		nng_stream_listener_accept(l->stream, l->accepting);
+		return;
+	}
+	uint64_t now = clock_monotonic_ms();
+	if (now - l->behind_logged_ms >= BEHIND_LOGGED_EVERY_MS) {
+		log_warning("accept on %s: connections come and go faster than their descriptors; new ones wait", l->address);
+		l->behind_logged_ms = now;
+	}
+	nng_sleep_aio(PAUSE_BEHIND_MS, l->pause);
 }
 
 static void on_accept(void *arg)
@@ -311,7 +319,8 @@ static enum status_code open_port(struct listener *l, const char *address, struc
 	address_format(&bound, l->address);
 	/* Twice the time of a write, so that where both end it is said which peer does not read. */
 	if (!user_timeout_set(l->address, 2 * l->options.limits.write_ms))
-		log_debug("%s: answers that nobody reads stay with the system until the connection is idle", l->address);
+		log_warning("%s: answers that nobody reads stay with the system until the connection is idle: is /proc there?",
+			    l->address);
 	return STATUS_OK;
 }
 

@@ -18,7 +18,8 @@
  * Pure but for its memory: no sockets, no clock. Not thread-safe.
  *
  * What no choice here can help: a flood from the very address of an honest peer that speaks TLS itself, faster than
- * max_strangers_address in the round trips that a handshake takes.
+ * max_strangers_address in the round trips that a handshake takes; and one from as many addresses as there are places, faster
+ * than max_strangers in that time. Then it is luck, and another try.
  */
 #ifndef NET_ADMISSION_H
 #define NET_ADMISSION_H

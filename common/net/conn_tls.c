@@ -5,22 +5,22 @@
  * A peer's key costs what its maker chose, so its chain is verified before anything is computed with a key in it. GnuTLS
  * asks its verify function too late for that in TLS 1.3: CertificateVerify is checked first. So the chain is judged in
  * a hook ahead of that message, and once more where GnuTLS asks, which is ahead of every signature in TLS 1.2. The second
- * time costs a hash (trust_verify_handshake()), and nobody comes past both.
+ * time costs a hash (trust_verify_handshake()), and nobody comes past both. Reading a certificate has its price, too: the
+ * same hook looks at each before GnuTLS does.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "common/net/conn_internal.h"
 #include "common/net/trust_verify.h"
-#include "common/x509/name.h"
+#include "common/x509/shape.h"
 
 /*
  * What a peer without a verified certificate may make us hold. GnuTLS counts the messages of a handshake together, our
  * own among them, and most of both ends' is a chain: all the names that a leaf may have, and for each certificate its
  * key, signature and the rest (1.8 KiB with RSA of 4096 bits).
  */
-#define CERTIFICATE_BESIDES_NAMES 2560
-#define CHAIN_BYTES_MAX (X509_NAMES_MAX + CHAIN_MAX * CERTIFICATE_BESIDES_NAMES)
+#define CHAIN_BYTES_MAX (X509_NAMES_MAX + CHAIN_MAX * X509_BESIDES_NAMES)
 #define HANDSHAKE_MAX (2 * CHAIN_BYTES_MAX + 8192)
 /*
  * It counts a message when it is whole, though, and a message may say that it has 16 MiB. So bytes are counted here that
@@ -109,13 +109,70 @@ static int verify_peer(gnutls_session_t session)
 	return 0;
 }
 
-static int before_certificate_verify(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
-				     const gnutls_datum_t *message)
+/* Takes a number of `size` bytes off the front. False: there are not so many. */
+static bool take_number(struct slice *from, unsigned size, size_t *ret_number)
 {
-	(void)type;
+	const uint8_t *p = from->data;
+	size_t n = 0;
+	if (from->len < size)
+		return false;
+	for (unsigned i = 0; i < size; i++)
+		n = n << 8 | p[i];
+	*from = (struct slice){ .data = p + size, .len = from->len - size };
+	*ret_number = n;
+	return true;
+}
+
+/* The same with the bytes behind it that it is the length of. */
+static bool take_vector(struct slice *from, unsigned size, struct slice *ret_vector)
+{
+	size_t n;
+	if (!take_number(from, size, &n) || n > from->len)
+		return false;
+	const uint8_t *p = from->data;
+	*ret_vector = (struct slice){ .data = p, .len = n };
+	*from = (struct slice){ .data = p + n, .len = from->len - n };
+	return true;
+}
+
+/* Each certificate of a Certificate message: RFC 8446 §4.4.2, RFC 5246 §7.4.2. */
+static enum status_code check_shapes(struct slice message, bool is_13, struct status *st)
+{
+	struct slice list, certificate, rest;
+	bool whole = (!is_13 || take_vector(&message, 1, &rest)) && take_vector(&message, 3, &list);
+	while (whole && list.len > 0) {
+		whole = take_vector(&list, 3, &certificate) && (!is_13 || take_vector(&list, 2, &rest));
+		if (whole && x509_check_shape(certificate, st) != STATUS_OK)
+			return st->code = STATUS_UNAUTHENTICATED;
+	}
+	return whole ? STATUS_OK : status_set(st, STATUS_UNAUTHENTICATED, "a malformed list of certificates");
+}
+
+/* GnuTLS parses the peer's certificate as soon as it has this message. */
+static int before_certificate(gnutls_session_t session, const gnutls_datum_t *message)
+{
+	struct status st;
+	struct slice bytes = { .data = message->data, .len = message->size };
+	bool is_13 = gnutls_protocol_get_version(session) >= GNUTLS_TLS1_3;
+	if (check_shapes(bytes, is_13, &st) == STATUS_OK)
+		return 0;
+	return refuse_peer(gnutls_session_get_ptr(session), GNUTLS_A_BAD_CERTIFICATE, &st);
+}
+
+static int before_message(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
+			  const gnutls_datum_t *message)
+{
 	(void)when;
-	(void)message;
-	return incoming ? verify_peer(session) : 0;
+	if (!incoming)
+		return 0;
+	switch (type) {
+	case GNUTLS_HANDSHAKE_CERTIFICATE_PKT:
+		return before_certificate(session, message);
+	case GNUTLS_HANDSHAKE_CERTIFICATE_VERIFY:
+		return verify_peer(session);
+	default:
+		return 0;
+	}
 }
 
 enum status_code conn_tls_init(struct conn *c, struct status *st)
@@ -132,8 +189,7 @@ enum status_code conn_tls_init(struct conn *c, struct status *st)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "TLS session: %s", gnutls_strerror(rv));
 	gnutls_session_set_ptr(c->session, c);
 	gnutls_session_set_verify_function(c->session, verify_peer);
-	gnutls_handshake_set_hook_function(c->session, GNUTLS_HANDSHAKE_CERTIFICATE_VERIFY, GNUTLS_HOOK_PRE,
-					   before_certificate_verify);
+	gnutls_handshake_set_hook_function(c->session, GNUTLS_HANDSHAKE_ANY, GNUTLS_HOOK_PRE, before_message);
 	gnutls_transport_set_ptr(c->session, c);
 	gnutls_transport_set_push_function(c->session, push);
 	gnutls_transport_set_pull_function(c->session, pull);

@@ -10,6 +10,7 @@
 #include "common/x509/accept.h"
 #include "common/x509/cert.h"
 #include "common/x509/key.h"
+#include "common/x509/shape.h"
 
 /*
  * X25519 first: it is the cheapest, and a client sends the first group's key share alone (GNUTLS_KEY_SHARE_TOP).
@@ -37,13 +38,24 @@ struct tls_credentials {
 	int64_t not_after;
 };
 
+static enum status_code check_shape(gnutls_x509_crt_t crt, struct status *st)
+{
+	gnutls_datum_t der = { 0 };
+	int rv = gnutls_x509_crt_export2(crt, GNUTLS_X509_FMT_DER, &der);
+	if (rv < 0)
+		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "%s", gnutls_strerror(rv));
+	enum status_code rc = x509_check_shape((struct slice){ .data = der.data, .len = der.size }, st);
+	gnutls_free(der.data);
+	return rc;
+}
+
 /* Checked here and not left to the peers: they would refuse us one by one, and say so less clearly. */
 static enum status_code check_certificate(struct tls_credentials *c, const char *file, gnutls_x509_crt_t crt,
 					  struct status *st)
 {
 	c->not_after = gnutls_x509_crt_get_expiration_time(crt);
 	struct status detail;
-	if (x509_accept_certificate(crt, &detail) != STATUS_OK)
+	if (x509_accept_certificate(crt, &detail) != STATUS_OK || check_shape(crt, &detail) != STATUS_OK)
 		return status_set(st, STATUS_FAILED_PRECONDITION, "%s: peers would refuse it: %s", file, detail.message);
 	if (c->not_after < (int64_t)(clock_unix_ms() / 1000))
 		return status_set(st, STATUS_FAILED_PRECONDITION,

@@ -348,6 +348,54 @@ static void test_handshake_unknown_keys(void **state)
 	gnutls_x509_crt_deinit(long_exponent);
 }
 
+/* With so many names in its subject, each of so many bytes. */
+static gnutls_x509_crt_t crowded_certificate(struct wire *w, unsigned names, unsigned bytes)
+{
+	const struct pki_spec spec = { .common_name = "n", .ca = PKI_STRANGER };
+	const struct pki_leaf *leaf = pki_issue(w->pki, &spec);
+	gnutls_pubkey_t key;
+	gnutls_x509_crt_t crt;
+	char name[64];
+	memset(name, 'a', sizeof name);
+	assert_int_equal(gnutls_pubkey_init(&key), 0);
+	assert_int_equal(gnutls_pubkey_import_x509(key, leaf->crt, 0), 0);
+	assert_int_equal(gnutls_x509_crt_init(&crt), 0);
+	assert_int_equal(gnutls_x509_crt_set_version(crt, 3), 0);
+	assert_int_equal(gnutls_x509_crt_set_pubkey(crt, key), 0);
+	assert_int_equal(gnutls_x509_crt_set_serial(crt, "\1", 1), 0);
+	for (unsigned i = 0; i < names; i++)
+		assert_int_equal(gnutls_x509_crt_set_dn_by_oid(crt, GNUTLS_OID_X520_ORGANIZATIONAL_UNIT_NAME, 0, name, bytes), 0);
+	assert_int_equal(gnutls_x509_crt_set_activation_time(crt, time(NULL) - 60), 0);
+	assert_int_equal(gnutls_x509_crt_set_expiration_time(crt, time(NULL) + 3600), 0);
+	assert_int_equal(gnutls_x509_crt_sign2(crt, pki_ca_crt(w->pki, PKI_STRANGER), pki_ca_key(w->pki, PKI_STRANGER),
+					       GNUTLS_DIG_SHA256, 0), 0);
+	gnutls_pubkey_deinit(key);
+	return crt;
+}
+
+/* Nor is a certificate read that takes long to read, wherever in the chain. */
+static void test_handshake_costly_certificates(void **state)
+{
+	static const char *const versions[] = { TLS12, TLS13 };
+	static const char *const why[] = { "certificate of too many parts", "at most 14848 are taken" };
+	struct wire *w = *state;
+	const struct pki_spec spec = { .common_name = "n", .ca = PKI_STRANGER };
+	unsigned small = 70;
+	gnutls_x509_crt_t costly[] = { crowded_certificate(w, 70, 1), crowded_certificate(w, 230, 64) };
+	wire_listen(w);
+	for (unsigned i = 0; i < 4; i++) {
+		gnutls_x509_crt_t chain[2] = { i < 2 ? costly[i] : pki_issue(w->pki, &spec)->crt, costly[i % 2] };
+		gnutls_certificate_credentials_t credentials = junk_credentials(chain, 2, &small);
+		for (size_t v = 0; v < 2; v++) {
+			refused_as_client(w, versions[v], credentials, why[i % 2]);
+			refused_as_server(w, versions[v], credentials, STATUS_UNAUTHENTICATED, why[i % 2]);
+		}
+		gnutls_certificate_free_credentials(credentials);
+	}
+	gnutls_x509_crt_deinit(costly[0]);
+	gnutls_x509_crt_deinit(costly[1]);
+}
+
 /* Whose certificate is good, but not its own. */
 static void test_handshake_stolen_certificate(void **state)
 {
@@ -863,6 +911,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, wire_set_up, wire_tear_down)
 		TEST(test_handshake_unknown_keys),
+		TEST(test_handshake_costly_certificates),
 		TEST(test_handshake_stolen_certificate),
 		TEST(test_handshake_no_certificate),
 		TEST(test_handshake_no_sha1),

@@ -193,7 +193,7 @@ static enum status_code set_trust(struct trust *trust, const struct trust_view *
 		trust_set_min_serial(trust, v->min_serial);
 	enum status_code rc = trust_set_removed_services(trust, v->removed, v->n_removed, st);
 	if (rc == STATUS_OK)
-		rc = trust_set_cluster_cas(trust, v->cas, v->n_cas, st);
+		rc = trust_follow_cluster_cas(trust, v->cas, v->n_cas, st);
 	return rc;
 }
 

@@ -44,7 +44,7 @@ enum status_code trust_new(const char *cluster, const char *kds_name, const stru
 	    !buffer_append(&t->infrastructure_pem, infrastructure_pem->data, infrastructure_pem->len))
 		rc = status_set(st, STATUS_RESOURCE_EXHAUSTED, "trust: out of memory");
 	if (rc == STATUS_OK)
-		rc = anchors_new(infrastructure_pem, NULL, 0, st, &t->anchors);
+		rc = anchors_new(infrastructure_pem, NULL, 0, true, st, &t->anchors);
 	if (rc != STATUS_OK) {
 		trust_free(t);
 		return rc;
@@ -75,11 +75,11 @@ static struct anchors *current_anchors(struct trust *t)
 	return a;
 }
 
-enum status_code trust_set_cluster_cas(struct trust *t, const struct slice *cas, size_t n, struct status *st)
+static enum status_code set_cluster_cas(struct trust *t, const struct slice *cas, size_t n, bool strict, struct status *st)
 {
 	struct anchors *fresh;
 	struct slice infrastructure = { t->infrastructure_pem.data, t->infrastructure_pem.len };
-	enum status_code rc = anchors_new(&infrastructure, cas, n, st, &fresh);
+	enum status_code rc = anchors_new(&infrastructure, cas, n, strict, st, &fresh);
 	if (rc != STATUS_OK)
 		return rc;
 	pthread_mutex_lock(&t->mutex);
@@ -88,6 +88,24 @@ enum status_code trust_set_cluster_cas(struct trust *t, const struct slice *cas,
 	pthread_mutex_unlock(&t->mutex);
 	anchors_unref(before);
 	return STATUS_OK;
+}
+
+enum status_code trust_set_cluster_cas(struct trust *t, const struct slice *cas, size_t n, struct status *st)
+{
+	return set_cluster_cas(t, cas, n, true, st);
+}
+
+enum status_code trust_follow_cluster_cas(struct trust *t, const struct slice *cas, size_t n, struct status *st)
+{
+	return set_cluster_cas(t, cas, n, false, st);
+}
+
+enum status_code trust_check_cluster_ca(struct trust *t, struct slice der, struct status *st)
+{
+	struct anchors *anchors = current_anchors(t);
+	enum status_code rc = anchors_check(anchors, der, st);
+	anchors_unref(anchors);
+	return rc;
 }
 
 void trust_set_min_serial(struct trust *t, uint64_t min_serial)

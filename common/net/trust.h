@@ -26,6 +26,12 @@ void trust_free(struct trust *t);
  */
 enum status_code trust_set_cluster_cas(struct trust *t, const struct slice *cas, size_t n,
 				       struct status *st) MUST_CHECK;
+/* The same of what the replicated state says: a CA that cannot be trusted, or not beside the others, is left out. It must not
+ * take the others with it, nor keep a replica from starting. Logs. */
+enum status_code trust_follow_cluster_cas(struct trust *t, const struct slice *cas, size_t n,
+					  struct status *st) MUST_CHECK;
+/* Before it is entered: would it be left out? INVALID_ARGUMENT: why. */
+enum status_code trust_check_cluster_ca(struct trust *t, struct slice der, struct status *st) MUST_CHECK;
 void trust_set_min_serial(struct trust *t, uint64_t min_serial);
 enum status_code trust_set_removed_services(struct trust *t, const char *const *names, size_t n,
 					    struct status *st) MUST_CHECK;

@@ -253,7 +253,7 @@ static bool may_forward(void *arg, const struct identity *peer)
 }
 
 enum status_code api_new(struct rpc_server *server, struct engine *engine, struct forward *forward, struct watch *watch,
-			 struct backup *backup, struct status *st, struct api **ret_api)
+			 struct backup *backup, struct trust *trust, struct status *st, struct api **ret_api)
 {
 	struct api *a = calloc(1, sizeof *a);
 	if (!a)
@@ -262,6 +262,7 @@ enum status_code api_new(struct rpc_server *server, struct engine *engine, struc
 	a->forward = forward;
 	a->watch = watch;
 	a->backup = backup;
+	a->trust = trust;
 	enum status_code rc = api_add_serial(a, server, st);
 	if (rc == STATUS_OK)
 		rc = api_add_config(a, server, st);

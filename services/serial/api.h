@@ -22,7 +22,7 @@ struct api;
 
 /* Registers the services and the route. All are borrowed and must outlive the api. */
 enum status_code api_new(struct rpc_server *server, struct engine *engine, struct forward *forward, struct watch *watch,
-			 struct backup *backup, struct status *st, struct api **ret_api) MUST_CHECK;
+			 struct backup *backup, struct trust *trust, struct status *st, struct api **ret_api) MUST_CHECK;
 /* When no new calls can come. NULL is allowed. */
 void api_free(struct api *a);
 

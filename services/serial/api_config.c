@@ -46,8 +46,9 @@ static bool may_write(struct rpc_call *call, const struct kind *kind, bool creat
 }
 
 /* The state machine takes any bytes, so that replicas with different libraries or versions agree; people hear of
- * mistakes here. */
-static enum status_code check_authority(const Kds__V1__CertificateAuthority *a, struct status *st)
+ * mistakes here. One that is there already may be changed whatever it is: so it can be retired, and then go. */
+static enum status_code check_authority(struct trust *trust, const Kds__V1__CertificateAuthority *a, bool may_be_new,
+					struct status *st)
 {
 	gnutls_x509_crt_t crt;
 	enum status_code rc = x509_import((struct slice){ a->certificate.data, a->certificate.len }, st, &crt);
@@ -62,6 +63,8 @@ static enum status_code check_authority(const Kds__V1__CertificateAuthority *a, 
 		rc = status_set(st, STATUS_INVALID_ARGUMENT, "the certificate of %.100s is not a CA's",
 				info.common_name);
 	x509_info_free(&info);
+	if (rc == STATUS_OK && may_be_new)
+		rc = trust_check_cluster_ca(trust, (struct slice){ a->certificate.data, a->certificate.len }, st);
 	return rc;
 }
 
@@ -84,7 +87,8 @@ static enum status_code check_names(const Kds__V1__Node *n, struct status *st)
 }
 
 /* What only the leader checks, before it proposes; *ret_field: which is wrong. */
-static enum status_code check_object(const Kds__V1__Object *o, struct status *st, const char **ret_field)
+static enum status_code check_object(struct trust *trust, const Kds__V1__Object *o, bool may_be_new, struct status *st,
+				     const char **ret_field)
 {
 	bool name_wrong = false;
 	enum status_code rc = STATUS_OK;
@@ -94,7 +98,7 @@ static enum status_code check_object(const Kds__V1__Object *o, struct status *st
 		return check_names(o->node, st);
 	case KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY:
 		*ret_field = "object.certificate_authority.certificate";
-		return check_authority(o->certificate_authority, st);
+		return check_authority(trust, o->certificate_authority, may_be_new, st);
 	case KDS__V1__OBJECT__VALUE_SETTING:
 		rc = setting_check(o->setting->name, o->setting->value, st, &name_wrong);
 		*ret_field = name_wrong ? "object.setting.name" : "object.setting.value";
@@ -117,7 +121,8 @@ static void config_put(Kds__V1__Config_Service *service, const Kds__V1__PutReque
 		return;
 	struct status st;
 	const char *field = "";
-	if (o && check_object(o, &st, &field) != STATUS_OK) {
+	bool may_be_new = !in->check_revision || in->expected_revision == 0;
+	if (o && check_object(api_of(service)->trust, o, may_be_new, &st, &field) != STATUS_OK) {
 		rpc_call_fail_field(call, field, "%s", st.message);
 		return;
 	}

@@ -14,6 +14,7 @@ struct api {
 	struct forward *forward;
 	struct watch *watch;
 	struct backup *backup;
+	struct trust *trust;
 };
 
 /* Tables and functions of the services, into `a`. */

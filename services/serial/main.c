@@ -177,7 +177,7 @@ static enum status_code start(struct serial *s, struct status *st)
 	if (rc == STATUS_OK)
 		rc = start_backup(s, st);
 	if (rc == STATUS_OK)
-		rc = api_new(server, s->engine, s->forward, s->watch, s->backup, st, &s->api);
+		rc = api_new(server, s->engine, s->forward, s->watch, s->backup, daemon_trust(s->daemon), st, &s->api);
 	if (rc != STATUS_OK)
 		return rc;
 	daemon_set_ready(s->daemon, is_ready, s);

@@ -206,7 +206,7 @@ static enum status_code trust_authorities(struct publish *p, const struct pages 
 			gnutls_x509_crt_deinit(crt);
 		}
 	if (rc == STATUS_OK)
-		rc = trust_set_cluster_cas(daemon_trust(p->daemon), cas, n, st);
+		rc = trust_follow_cluster_cas(daemon_trust(p->daemon), cas, n, st);
 	free(cas);
 	return rc;
 }

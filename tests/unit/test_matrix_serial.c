@@ -41,7 +41,7 @@ static void test_matrix_of_kds_serial(void **state)
 	assert_int_equal(rpc_server_new(NULL, &st, &server), STATUS_OK);
 	assert_int_equal(health_new("kds-serial", "serial1", &st, &health), STATUS_OK);
 	/* Nothing is called: the tables are all there is to it. */
-	assert_int_equal(api_new(server, NULL, NULL, NULL, NULL, &st, &api), STATUS_OK);
+	assert_int_equal(api_new(server, NULL, NULL, NULL, NULL, NULL, &st, &api), STATUS_OK);
 	assert_int_equal(health_serve(health, server, &st), STATUS_OK);
 	const struct matrix m = {
 		.port = "scka....",

@@ -120,7 +120,7 @@ static void start_replica(int i)
 	ok(rpc_server_new(NULL, &st, &r->server), &st);
 	const struct backup_options backup = { .data_dir = r->dir, .replica = r->name, .page_max = 200 };
 	ok(backup_new(&backup, &st, &r->backup), &st);
-	ok(api_new(r->server, r->engine, r->forward, r->watch, r->backup, &st, &r->api), &st);
+	ok(api_new(r->server, r->engine, r->forward, r->watch, r->backup, cluster.trust, &st, &r->api), &st);
 	const struct listener_options listener = {
 		.address = r->rpc,
 		.self = SP_REP,
@@ -745,7 +745,12 @@ static void test_serial_api_a_ca_certificate_must_be_one(void **arg)
 	const struct pki_leaf *node = pki_node(cluster.pki, "node1.example.com", 0);
 	a.certificate = (ProtobufCBinaryData){ node->der.size, node->der.data };
 	refused(enter(CA, cluster.follower, &o), STATUS_INVALID_ARGUMENT, "not a CA");
-	struct slice ca = pki_ca_der(cluster.pki, PKI_CLUSTER_CA);
+	/* Nobody would have a role any more. */
+	struct slice ca = pki_ca_der(cluster.pki, PKI_INFRASTRUCTURE);
+	a.certificate = (ProtobufCBinaryData){ ca.len, (uint8_t *)ca.data };
+	refused(enter(CA, cluster.follower, &o), STATUS_INVALID_ARGUMENT, "has the infrastructure CA's key");
+	refused(put(ADMIN, cluster.leader, &o), STATUS_INVALID_ARGUMENT, "has the infrastructure CA's key");
+	ca = pki_ca_der(cluster.pki, PKI_CLUSTER_CA);
 	a.certificate = (ProtobufCBinaryData){ ca.len, (uint8_t *)ca.data };
 	refused(enter(CA, cluster.follower, &o), STATUS_FAILED_PRECONDITION, "no record");
 	record_authority();

@@ -501,6 +501,8 @@ struct make {
 	const uint8_t *says_issuer_key_id; /* AKI, the same */
 	gnutls_digest_algorithm_t digest;  /* 0: SHA-256 */
 	gnutls_x509_privkey_t key;         /* taken over; NULL: a new one */
+	gnutls_x509_crt_t key_of;          /* whose public key it has; NULL: that of `key` */
+	uint8_t serial;                    /* 0: 1 */
 };
 
 static void make(const struct make *spec, struct made *ret_made)
@@ -512,7 +514,14 @@ static void make(const struct make *spec, struct made *ret_made)
 	assert_int_equal(gnutls_x509_crt_init(&m.crt), 0);
 	assert_int_equal(gnutls_x509_crt_set_version(m.crt, 3), 0);
 	assert_int_equal(gnutls_x509_crt_set_key(m.crt, m.key), 0);
-	assert_int_equal(gnutls_x509_crt_set_serial(m.crt, "\1", 1), 0);
+	gnutls_pubkey_t public;
+	assert_int_equal(gnutls_pubkey_init(&public), 0);
+	if (spec->key_of) {
+		assert_int_equal(gnutls_pubkey_import_x509(public, spec->key_of, 0), 0);
+		assert_int_equal(gnutls_x509_crt_set_pubkey(m.crt, public), 0);
+	}
+	const uint8_t serial = spec->serial ? spec->serial : 1;
+	assert_int_equal(gnutls_x509_crt_set_serial(m.crt, &serial, 1), 0);
 	assert_int_equal(gnutls_x509_crt_set_dn_by_oid(m.crt, GNUTLS_OID_X520_COMMON_NAME, 0, spec->name,
 						       (unsigned)strlen(spec->name)), 0);
 	assert_int_equal(gnutls_x509_crt_set_activation_time(m.crt, now - 60), 0);
@@ -527,8 +536,6 @@ static void make(const struct make *spec, struct made *ret_made)
 					       spec->issuer ? spec->issuer->key : m.key,
 					       spec->digest ? spec->digest : GNUTLS_DIG_SHA256, 0), 0);
 	assert_int_equal(gnutls_x509_crt_export2(m.crt, GNUTLS_X509_FMT_DER, &m.der), 0);
-	gnutls_pubkey_t public;
-	assert_int_equal(gnutls_pubkey_init(&public), 0);
 	assert_int_equal(gnutls_pubkey_import_x509(public, m.crt, 0), 0);
 	assert_int_equal(x509_key_id(public, NULL, m.key_id), STATUS_OK);
 	gnutls_pubkey_deinit(public);
@@ -631,6 +638,58 @@ static void test_trust_anchors_of_one_name(void **state)
 	unmake(&posing);
 }
 
+/* A certificate with the infrastructure CA's name and key, which is no secret, takes no role away: what bears it is none of
+ * the cluster's. */
+static void test_trust_refuses_the_infrastructure_key(void **state)
+{
+	struct fixture *f = *state;
+	gnutls_x509_crt_t infrastructure = pki_ca_crt(f->pki, PKI_INFRASTRUCTURE);
+	const char *const names[] = { PKI_CLUSTER " infrastructure CA", "another" };
+	for (size_t i = 0; i < 2; i++) {
+		struct made shadow;
+		struct status st;
+		make(&(struct make){ .name = names[i], .ca = true, .path_len = -1, .key_of = infrastructure }, &shadow);
+		struct slice cas[] = { pki_ca_der(f->pki, PKI_CLUSTER_CA), der_of(&shadow) };
+		assert_int_equal(trust_check_cluster_ca(f->trust, cas[1], &st), STATUS_INVALID_ARGUMENT);
+		assert_non_null(strstr(st.message, "has the infrastructure CA's key"));
+		assert_int_equal(trust_set_cluster_cas(f->trust, cas, 2, &st), STATUS_INVALID_ARGUMENT);
+		assert_int_equal(trust_follow_cluster_cas(f->trust, cas, 2, &st), STATUS_OK);
+		struct identity *admin = verified(f, pki_admin(f->pki), TRUST_CLIENT);
+		assert_int_equal(admin->roles, PEER_ADMIN);
+		identity_unref(admin);
+		identity_unref(verified(f, pki_node(f->pki, "n", 0), TRUST_CLIENT));
+		unmake(&shadow);
+	}
+}
+
+/* One CA that cannot be trusted, or not beside an older one, does not take the others with it. */
+static void test_trust_leaves_out_what_it_cannot_follow(void **state)
+{
+	struct fixture *f = *state;
+	struct made old, other, weak, leaf, late;
+	struct status st;
+	make(&(struct make){ .name = "ca", .ca = true, .path_len = 0, .serial = 7 }, &old);
+	make(&(struct make){ .name = "ca", .ca = true, .path_len = 0, .serial = 8 }, &other);
+	make(&(struct make){ .name = "weak", .ca = true, .path_len = 0, .digest = GNUTLS_DIG_SHA1 }, &weak);
+	make(&(struct make){ .name = "n", .issuer = &old }, &leaf);
+	make(&(struct make){ .name = "n", .issuer = &other }, &late);
+	struct slice cas[] = { der_of(&other), { "junk", 4 }, der_of(&weak), der_of(&old) };
+	assert_int_equal(trust_follow_cluster_cas(f->trust, cas, 4, &st), STATUS_OK);
+	struct identity *id = NULL;
+	assert_int_equal(trust_verify(f->trust, &leaf.der, 1, TRUST_CLIENT, &st, &id), STATUS_OK);
+	identity_unref(id);
+	identity_unref(verified(f, pki_admin(f->pki), TRUST_CLIENT));
+	assert_int_equal(trust_verify(f->trust, &late.der, 1, TRUST_CLIENT, &st, &id), STATUS_UNAUTHENTICATED);
+	for (size_t i = 0; i < 3; i++)
+		assert_int_equal(trust_check_cluster_ca(f->trust, cas[i], &st), STATUS_INVALID_ARGUMENT);
+	assert_int_equal(trust_check_cluster_ca(f->trust, cas[3], &st), STATUS_OK); /* again the same */
+	unmake(&old);
+	unmake(&other);
+	unmake(&weak);
+	unmake(&leaf);
+	unmake(&late);
+}
+
 /* A path length is kept to: 0 signs leaves alone. */
 static void test_trust_path_length(void **state)
 {
@@ -717,6 +776,8 @@ int main(void)
 		cmocka_unit_test(test_trust_issuer_is_the_key),
 		cmocka_unit_test(test_trust_refuses_a_false_key_id),
 		cmocka_unit_test(test_trust_anchors_of_one_name),
+		cmocka_unit_test(test_trust_refuses_the_infrastructure_key),
+		cmocka_unit_test(test_trust_leaves_out_what_it_cannot_follow),
 		cmocka_unit_test(test_trust_path_length),
 		cmocka_unit_test(test_trust_refuses_sha1),
 	};

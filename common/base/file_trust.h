@@ -14,8 +14,8 @@
 #include "common/base/buffer.h"
 
 /*
- * Of an open file; `path` as it was opened. FAILED_PRECONDITION: says which file or directory, and the chmod or chown. What is
- * no regular file (a pipe from the shell) passes. Blocks.
+ * Of an open file, or of a FIFO that has a name; `path` as it was opened. FAILED_PRECONDITION: says which file or directory,
+ * and the chmod or chown. What else is no regular file (a pipe from the shell, a device) passes. Blocks.
  */
 enum status_code file_trust_check(int fd, const char *path, struct status *st) MUST_CHECK;
 /* The same of a directory in which this process keeps what it goes by. NOT_FOUND: there is none. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/file.h"
@@ -204,6 +205,28 @@ static void test_file_trust_lets_pipes_pass(void **state)
 	close(ends[0]);
 }
 
+/* What anybody can make in a directory like /tmp, and then write into what he likes. */
+static void test_file_trust_refuses_others_named_pipes(void **state)
+{
+	(void)state;
+	struct status st;
+	make();
+	assert_int_equal(mkfifo(at("way/here/fifo"), 0600), 0);
+	int fd = open(at("way/here/fifo"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(file_trust_check(fd, at("way/here/fifo"), &st), STATUS_OK);
+	assert_int_equal(fchmod(fd, 0622), 0);
+	assert_int_equal(file_trust_check(fd, at("way/here/fifo"), &st), STATUS_FAILED_PRECONDITION);
+	assert_non_null(strstr(st.message, "chmod go-w"));
+	if (geteuid() == 0) {
+		assert_int_equal(fchmod(fd, 0600), 0);
+		assert_int_equal(fchown(fd, STRANGER, STRANGER), 0);
+		assert_int_equal(file_trust_check(fd, at("way/here/fifo"), &st), STATUS_FAILED_PRECONDITION);
+		assert_non_null(strstr(st.message, "chown 0"));
+	}
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -214,6 +237,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_file_trust_goes_along_links, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_trust_of_a_directory, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_trust_lets_pipes_pass, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_file_trust_refuses_others_named_pipes, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -114,6 +114,27 @@ static bool grow(struct masterkeys *m)
 	return true;
 }
 
+/* With the lock held. */
+static void remove_at(struct masterkeys *m, size_t i)
+{
+	m->n--;
+	memmove(&m->entries[i], &m->entries[i + 1], (m->n - i) * sizeof m->entries[0]);
+	secret_wipe(&m->entries[m->n], sizeof m->entries[0]);
+}
+
+/* The oldest that cannot be opened, for one that can: however many are published that nobody can use, those that are of use
+ * have room. With the lock held. */
+static bool drop_sealed(struct masterkeys *m)
+{
+	for (size_t i = 0; i < m->n; i++) {
+		if (m->entries[i].state != STATE_SEALED)
+			continue;
+		remove_at(m, i);
+		return true;
+	}
+	return false;
+}
+
 static bool store(struct masterkeys *m, const struct entry *entry)
 {
 	bool stored = true;
@@ -121,8 +142,9 @@ static bool store(struct masterkeys *m, const struct entry *entry)
 	size_t i = lower_bound(m, entry->published_ms);
 	bool known = i < m->n && m->entries[i].published_ms == entry->published_ms;
 	if (!known) {
-		stored = grow(m);
+		stored = grow(m) || (entry->state == STATE_READY && drop_sealed(m));
 		if (stored) {
+			i = lower_bound(m, entry->published_ms);
 			memmove(&m->entries[i + 1], &m->entries[i], (m->n - i) * sizeof m->entries[0]);
 			m->n++;
 		}
@@ -167,11 +189,8 @@ void masterkeys_remove(struct masterkeys *m, uint64_t published_ms)
 {
 	pthread_rwlock_wrlock(&m->lock);
 	size_t i = lower_bound(m, published_ms);
-	if (i < m->n && m->entries[i].published_ms == published_ms) {
-		m->n--;
-		memmove(&m->entries[i], &m->entries[i + 1], (m->n - i) * sizeof m->entries[0]);
-		secret_wipe(&m->entries[m->n], sizeof m->entries[0]);
-	}
+	if (i < m->n && m->entries[i].published_ms == published_ms)
+		remove_at(m, i);
 	pthread_rwlock_unlock(&m->lock);
 }
 

@@ -284,6 +284,27 @@ static void put_foreign(struct fixture *f, uint64_t published)
 			 STATUS_FAILED_PRECONDITION);
 }
 
+/* However many there are, those that are of use have room. */
+static void test_masterkeys_have_room_beside_what_cannot_be_unsealed(void **state)
+{
+	struct fixture *f = *state;
+	char purpose[MASTERKEY_OBJECT_KEY_MAX];
+	for (uint64_t i = 0; i < 3000; i++) {
+		masterkey_object_key(DAY0 + i, purpose);
+		assert_int_not_equal(put_sealed(f, f->other_seal, purpose, DAY0 + i, DAY0, MASTER_KEY_SIZE), STATUS_OK);
+	}
+	put(f, DAY0 + INTERVAL, DAY0 + INTERVAL);
+	put(f, DAY0 + 2 * INTERVAL, DAY0 + 2 * INTERVAL);
+	put(f, DAY0 - INTERVAL, DAY0 - INTERVAL);
+	assert_int_equal(current(f, DAY0 + 2 * INTERVAL), DAY0 + 2 * INTERVAL);
+	for (uint64_t at = DAY0 - INTERVAL; at <= DAY0 + 2 * INTERVAL; at += INTERVAL)
+		assert_true(at == DAY0 || finds(f, at, DAY0 + 2 * INTERVAL));
+	uint64_t newest;
+	size_t sealed = masterkeys_count_sealed(f->keys, &newest);
+	masterkeys_remove(f->keys, newest);
+	assert_int_equal(masterkeys_count_sealed(f->keys, &newest), sealed - 1);
+}
+
 static void test_masterkeys_passes_over_what_it_cannot_open(void **state)
 {
 	struct fixture *f = *state;
@@ -433,6 +454,7 @@ int main(void)
 		TEST(newest_never_goes),
 		TEST(clock_behind),
 		TEST(that_cannot_be_unsealed),
+		TEST(have_room_beside_what_cannot_be_unsealed),
 		TEST(passes_over_what_it_cannot_open),
 		TEST(keeps_for_others_what_it_cannot_open),
 		TEST(of_two_seals_take_turns),

@@ -97,6 +97,7 @@ static const char *const statements[SQL_COUNT] = {
 	[SQL_OBJECT_GET] = "SELECT revision, deleted, value FROM objects WHERE key = ?",
 	[SQL_OBJECT_PUT] = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)",
 	[SQL_OBJECT_DROP] = "DELETE FROM objects WHERE revision = ?",
+	[SQL_AUTHORITIES_COUNT] = "SELECT count(*) FROM objects WHERE key > 'ca/' AND key < 'ca0' AND NOT deleted",
 	/* From behind the last that went: what is passed over on the way is passed over once. */
 	[SQL_TOMBSTONE_OLDEST] = "SELECT revision FROM objects WHERE revision > ? AND deleted ORDER BY revision LIMIT 1",
 	[SQL_HISTORY_PUT] = "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?)",

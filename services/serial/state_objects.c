@@ -13,6 +13,8 @@
 #define MASTER_KEY_AHEAD_MS ((uint64_t)2 * 3600 * 1000)
 #define SETTING_PREFIX "setting/"
 #define CA_PREFIX "ca/"
+/* Retired ones too. Every daemon holds each certificate that it meets against them. */
+#define AUTHORITIES_MAX 32
 /* So many deletions are remembered. A watcher that has missed more reads the state anew. */
 #define TOMBSTONES_MAX 10000
 
@@ -223,6 +225,34 @@ static bool is_same(ProtobufCBinaryData a, ProtobufCBinaryData b)
 	return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
+static enum status_code count_authorities(struct state *s, struct status *st, int64_t *ret_n)
+{
+	sqlite3_stmt *sql = s->sql[SQL_AUTHORITIES_COUNT];
+	int rv = sqlite3_step(sql);
+	*ret_n = rv == SQLITE_ROW ? sqlite3_column_int64(sql, 0) : 0;
+	sqlite3_reset(sql);
+	return rv == SQLITE_ROW ? STATUS_OK : state_sql_failed(s, st, "count the CAs");
+}
+
+/* A CA that was not there: does it come as it must? */
+static enum status_code check_new_authority(struct state *s, const char *key, ProtobufCBinaryData certificate,
+					    struct status *st, struct state_result *r)
+{
+	bool known = false;
+	int64_t n = 0;
+	enum status_code rc = has_record(s, key, certificate, st, &known);
+	if (rc == STATUS_OK)
+		rc = count_authorities(s, st, &n);
+	if (rc == STATUS_OK && !known)
+		state_refuse(r, STATUS_FAILED_PRECONDITION, NULL,
+			     "%s: its certificate has no record: a CA records it before it enters it", key);
+	else if (rc == STATUS_OK && n >= AUTHORITIES_MAX)
+		state_refuse(r, STATUS_FAILED_PRECONDITION, NULL,
+			     "%s: there are %d CAs, as many as a cluster may have: retire and delete one that is not needed", key,
+			     AUTHORITIES_MAX);
+	return rc;
+}
+
 /*
  * A CA comes with a certificate that has its own record, and keeps it, with its key: another under its name would be another
  * CA, and a key that is overwritten is lost. Who may not see the key leaves it out; then ret_ca gets it of what was there,
@@ -231,18 +261,12 @@ static bool is_same(ProtobufCBinaryData a, ProtobufCBinaryData b)
 static enum status_code check_authority(struct state *s, const char *key, Kds__V1__CertificateAuthority *ret_ca,
 					struct status *st, struct state_result *r, Kds__V1__Object **ret_former)
 {
-	bool known = false;
 	enum status_code rc = read_object(s, key, st, ret_former);
 	if (rc != STATUS_OK)
 		return rc;
 	const Kds__V1__Object *former = *ret_former;
-	if (!former || former->value_case != KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY) {
-		rc = has_record(s, key, ret_ca->certificate, st, &known);
-		if (rc == STATUS_OK && !known)
-			state_refuse(r, STATUS_FAILED_PRECONDITION, NULL,
-				     "%s: its certificate has no record: a CA records it before it enters it", key);
-		return rc;
-	}
+	if (!former || former->value_case != KDS__V1__OBJECT__VALUE_CERTIFICATE_AUTHORITY)
+		return check_new_authority(s, key, ret_ca->certificate, st, r);
 	const Kds__V1__CertificateAuthority *was = former->certificate_authority;
 	if (ret_ca->sealed_key.len == 0)
 		ret_ca->sealed_key = was->sealed_key;

@@ -414,6 +414,28 @@ static void test_state_a_ca_keeps_its_key(void **arg)
 	fixture_close(&r);
 }
 
+/* Each costs every daemon something at every handshake: who may enter one does not decide how many. */
+static void test_state_a_cluster_has_so_many_cas(void **arg)
+{
+	(void)arg;
+	struct fixture r;
+	char name[16];
+	fixture_begin(&r);
+	allocate(&r, "ca1", 40);
+	for (unsigned i = 1; i <= 33; i++) {
+		snprintf(name, sizeof name, "x%u", i);
+		assert_int_equal(record_der(&r, i, "ca"), STATUS_OK);
+		assert_int_equal(put_ca(&r, name, i, false), i <= 32 ? STATUS_OK : STATUS_FAILED_PRECONDITION);
+	}
+	assert_non_null(strstr(r.result.status.message, "there are 32 CAs"));
+	assert_int_equal(put_ca(&r, "x7", 7, true), STATUS_OK);
+	assert_int_equal(put_ca(&r, "x33", 33, false), STATUS_FAILED_PRECONDITION);
+	assert_int_equal(delete_checked(&r, "ca/x7", false, 0), STATUS_OK);
+	assert_int_equal(put_ca(&r, "x33", 33, false), STATUS_OK);
+	assert_digest_matches(&r);
+	fixture_close(&r);
+}
+
 static void test_state_a_ca_comes_and_goes_on_purpose(void **arg)
 {
 	(void)arg;
@@ -505,6 +527,7 @@ int main(void)
 		cmocka_unit_test(test_state_live_certificates_of_many_subjects),
 		cmocka_unit_test(test_state_set_min_closes_blocks),
 		cmocka_unit_test(test_state_a_ca_comes_and_goes_on_purpose),
+		cmocka_unit_test(test_state_a_cluster_has_so_many_cas),
 		cmocka_unit_test(test_state_a_ca_keeps_its_key),
 		cmocka_unit_test(test_state_a_ca_certificate_of_junk_is_refused),
 		cmocka_unit_test(test_state_commands_of_the_first_level_stay_as_they_were),

@@ -157,7 +157,9 @@ static void *run(void *arg)
 enum status_code keeper_start(struct keeper *k, struct follower *follower, struct status *st)
 {
 	k->follower = follower;
+	pthread_mutex_lock(&k->lock); /* the follower tells already */
 	k->stale = true;
+	pthread_mutex_unlock(&k->lock);
 	int rv = pthread_create(&k->thread, NULL, run, k);
 	if (rv != 0)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "CA: start a thread: %s", strerror(rv));

@@ -438,8 +438,12 @@ static enum status_code load_objects(struct state *s, const char *from, const ch
 	while (rc == STATUS_OK && (rv = sqlite3_step(sql)) == SQLITE_ROW) {
 		struct slice value = state_column(sql, 0);
 		Kds__V1__Object *o = kds__v1__object__unpack(NULL, value.len, value.data);
-		if (o && (o->value_case == KDS__V1__OBJECT__VALUE_SETTING ||
-			  o->value_case == KDS__V1__OBJECT__VALUE_SERVICE))
+		/* Passed over, this replica would decide otherwise than those that have it. */
+		if (!o)
+			rc = status_set(st, STATUS_DATA_LOSS,
+					"state: an object between %s and %s is damaged, or out of memory: restore this replica",
+					from, to);
+		else if (o->value_case == KDS__V1__OBJECT__VALUE_SETTING || o->value_case == KDS__V1__OBJECT__VALUE_SERVICE)
 			rc = note_object(s, o->key, o, st);
 		kds__v1__object__free_unpacked(o, NULL);
 	}

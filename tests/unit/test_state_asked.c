@@ -108,6 +108,20 @@ static void test_state_asked_by_who_is_not_in_the_cluster(void **arg)
 	fixture_close(&r);
 }
 
+/* Else it would take what the others refuse. */
+static void test_state_does_not_open_without_a_removed_service(void **arg)
+{
+	(void)arg;
+	struct fixture r;
+	begin(&r, LEVEL_NEWEST);
+	put_service(&r, "other", true);
+	sql(&r, "UPDATE objects SET value = x'ff' WHERE key = 'service/other'");
+	state_close(r.state);
+	r.state = NULL;
+	assert_int_equal(state_open(r.db, &r.st, &r.state), STATUS_DATA_LOSS);
+	fixture_close(&r);
+}
+
 static void test_state_commands_of_a_removed_service_are_refused(void **arg)
 {
 	(void)arg;
@@ -517,6 +531,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_state_asked_by_a_node_below_min_serial),
 		cmocka_unit_test(test_state_asked_by_who_is_not_in_the_cluster),
+		cmocka_unit_test(test_state_does_not_open_without_a_removed_service),
 		cmocka_unit_test(test_state_commands_of_a_removed_service_are_refused),
 		cmocka_unit_test(test_state_asked_for_oneself_alone),
 		cmocka_unit_test(test_state_request_ids_are_answered_once),

@@ -10,6 +10,7 @@
 #define CALLS_MAX 8
 #define BATCH_MIN 16   /* while other calls are under way, fewer than this wait for more */
 #define BATCH_MAX 256
+#define LATE_MS 500    /* so long behind the time to give up nobody waits for it any more */
 
 /* One Serial.Record under way. */
 struct batch {
@@ -26,6 +27,7 @@ struct recorder {
 	pthread_cond_t idle;   /* no call is under way */
 	struct turns queue;
 	unsigned calls;
+	unsigned telling;      /* threads that tell entries they are late */
 	bool hurry;
 	struct status health;  /* OK, or the newest call's failure */
 	struct batch *spare;
@@ -55,7 +57,7 @@ void recorder_free(struct recorder *r)
 	if (!r)
 		return;
 	pthread_mutex_lock(&r->lock);
-	while (r->calls > 0)
+	while (r->calls > 0 || r->telling > 0)
 		pthread_cond_wait(&r->idle, &r->lock);
 	pthread_mutex_unlock(&r->lock);
 	pthread_cond_destroy(&r->idle);
@@ -63,24 +65,45 @@ void recorder_free(struct recorder *r)
 	free(r);
 }
 
+static struct recorder_entry *entry_of(struct turns_entry *turn)
+{
+	return (struct recorder_entry *)(void *)((char *)turn - offsetof(struct recorder_entry, turn));
+}
+
 /*
  * The lock is held: what should go out now, or NULL. One alone goes at once; while calls are under way it is worth a
- * moment's wait to go together, as each costs the replicators a message and this process an answer.
+ * moment's wait to go together, as each costs the replicators a message and this process an answer. Those for whom it is too
+ * late are not sent, or a queue that grew without a quorum would be sent for callers who have left: they go to `late`.
  */
-static struct batch *next_batch(struct recorder *r)
+static struct batch *next_batch(struct recorder *r, struct turns *late)
 {
 	if (r->queue.n == 0 || r->calls == CALLS_MAX || (r->calls > 0 && r->queue.n < BATCH_MIN))
 		return NULL;
 	struct batch *b = r->spare;
-	r->spare = b->next;
-	r->calls++;
-	for (b->n = 0; b->n < BATCH_MAX && r->queue.n > 0; b->n++) {
-		struct turns_entry *turn = turns_take(&r->queue);
-		struct recorder_entry *e = (struct recorder_entry *)(void *)((char *)turn - offsetof(struct recorder_entry, turn));
+	uint64_t now = clock_monotonic_ms();
+	for (b->n = 0; b->n < BATCH_MAX && r->queue.n > 0;) {
+		struct recorder_entry *e = entry_of(turns_take(&r->queue));
+		if (now > LATE_MS && now - LATE_MS > e->give_up_ms) {
+			turns_put(late, &e->turn);
+			continue;
+		}
 		b->entries[b->n] = e;
 		b->certificates[b->n] = &e->certificate;
+		b->n++;
 	}
+	r->telling += late->n > 0;
+	if (b->n == 0)
+		return NULL;
+	r->spare = b->next;
+	r->calls++;
 	return b;
+}
+
+/* The lock is held. */
+static void wake_if_idle(struct recorder *r)
+{
+	if (r->calls == 0 && r->telling == 0)
+		pthread_cond_broadcast(&r->idle);
 }
 
 static void answered(void *arg, const struct rpc_result *result);
@@ -95,14 +118,34 @@ static void send_batch(struct batch *b)
 	kds__v1__serial__record(serial, &request, RPC_CLOSURE(Kds__V1__RecordResponse), &options);
 }
 
+static void tell_late(struct recorder *r, struct turns *late)
+{
+	const struct status timeout = { .code = STATUS_DEADLINE_EXCEEDED };
+	struct status verdict;
+	if (late->n == 0)
+		return;
+	(void)failure_of_call("record", &timeout, &verdict);
+	for (struct turns_entry *turn; (turn = turns_take(late));) {
+		struct recorder_entry *e = entry_of(turn);
+		e->done(e, &verdict);
+	}
+	pthread_mutex_lock(&r->lock);
+	r->telling--;
+	wake_if_idle(r);
+	pthread_mutex_unlock(&r->lock);
+}
+
 void recorder_submit(struct recorder *r, struct recorder_entry *e)
 {
+	struct turns late;
+	turns_init(&late);
 	pthread_mutex_lock(&r->lock);
 	turns_put(&r->queue, &e->turn);
-	struct batch *b = next_batch(r);
+	struct batch *b = next_batch(r, &late);
 	pthread_mutex_unlock(&r->lock);
 	if (b)
 		send_batch(b);
+	tell_late(r, &late);
 }
 
 /* What became of entry i of a call that was answered. */
@@ -171,6 +214,8 @@ static void answered(void *arg, const struct rpc_result *result)
 {
 	struct batch *b = arg;
 	struct recorder *r = b->recorder;
+	struct turns late;
+	turns_init(&late);
 	/* Whoever is told that it works, or does not, finds it so when he asks. */
 	pthread_mutex_lock(&r->lock);
 	note_health(r, &result->status);
@@ -181,12 +226,12 @@ static void answered(void *arg, const struct rpc_result *result)
 	b->next = r->spare;
 	r->spare = b;
 	r->calls--;
-	struct batch *next = next_batch(r);
-	if (r->calls == 0)
-		pthread_cond_broadcast(&r->idle);
+	struct batch *next = next_batch(r, &late);
+	wake_if_idle(r);
 	pthread_mutex_unlock(&r->lock);
 	if (next)
 		send_batch(next);
+	tell_late(r, &late);
 }
 
 void recorder_hurry(struct recorder *r)

@@ -19,14 +19,14 @@ struct recorder;
 struct recorder_entry {
 	struct turns_entry turn;                /* turn.whose: who asked for it */
 	Kds__V1__IssuedCertificate certificate; /* what it points to lives until done() */
-	uint64_t give_up_ms;                    /* monotonic: done() comes about RECORDER_CALL_MS after that at the latest */
+	uint64_t give_up_ms;                    /* monotonic: done() comes about two seconds after that at the latest */
 	/* Set before done(): */
 	uint64_t revision;                      /* of the configuration when it was committed */
 	Kds__V1__RecordRefusal refusal;         /* why, when the verdict is ABORTED; NONE: kds-serial is of a version that does
 						   not say */
 	const Kds__V1__IssuedCertificate *known; /* on REPEATED; borrowed until done() returns; may be NULL */
 	/*
-	 * Once, on a thread of the channel's; must not block. OK: a quorum holds it. ABORTED: refused, see `refusal`.
+	 * Once, on a thread of the channel's, or of whoever submits another; must not block. OK: a quorum holds it. ABORTED: refused, see `refusal`.
 	 * UNAVAILABLE: unknown; the certificate must not leave. Others: say so to the requester.
 	 */
 	void (*done)(struct recorder_entry *e, const struct status *verdict);

@@ -273,6 +273,46 @@ static void test_recorder_takes_turns(void **state)
 	answer(c, 1, SIZE_MAX);
 }
 
+/* More wait than the calls under way take, and no quorum answers: they are not sent for callers who have left. */
+static void test_recorder_sends_nothing_for_who_has_left(void **state)
+{
+	(void)state;
+	static struct entry early[113], late[300], last;
+	struct fake_call *calls[8];
+	for (size_t i = 0; i < 113; i++)
+		submit(&early[i], 1 + i, 0);
+	for (size_t i = 0; i < 8; i++)
+		calls[i] = next_call(i == 0 ? 1 : 16);
+	for (size_t i = 0; i < 300; i++) {
+		submit(&late[i], 1000 + i, 0);
+		late[i].base.give_up_ms -= 2000;
+	}
+	submit(&last, 2000, 600000);
+	fake_call_fail(calls[0], STATUS_DEADLINE_EXCEEDED);
+	struct fake_call *c = next_call(1);
+	assert_int_equal(serial_in(c, 0), 2000);
+	for (size_t i = 0; i < 300; i++) {
+		assert_int_equal(late[i].calls, 1);
+		assert_int_equal(late[i].verdict.code, STATUS_UNAVAILABLE);
+	}
+	answer(c, 1, SIZE_MAX);
+	assert_int_equal(last.verdict.code, STATUS_OK);
+	/* Those alone: nothing is sent at all. */
+	for (size_t i = 0; i < 16; i++)
+		submit(&late[i], 1000 + i, 0);
+	c = next_call(16);
+	for (size_t i = 16; i < 31; i++) {
+		submit(&late[i], 1000 + i, 0);
+		late[i].base.give_up_ms -= 2000;
+	}
+	answer(c, 16, SIZE_MAX);
+	for (size_t i = 1; i < 8; i++)
+		answer(calls[i], 16, SIZE_MAX);
+	for (size_t i = 16; i < 31; i++)
+		assert_int_equal(late[i].calls, 1);
+	assert_null(fake_channel_take(&channel, 0));
+}
+
 #define RECORDER_TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -287,6 +327,7 @@ int main(void)
 		RECORDER_TEST(test_recorder_passes_failures_on_as_they_are),
 		RECORDER_TEST(test_recorder_tells_why_and_what_is_known),
 		RECORDER_TEST(test_recorder_takes_turns),
+		RECORDER_TEST(test_recorder_sends_nothing_for_who_has_left),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -205,7 +205,7 @@ static enum status_code start(struct ca *ca, struct status *st)
 	if (rc == STATUS_OK)
 		rc = start_issuing(ca, st);
 	if (rc == STATUS_OK)
-		rc = maker_start(ca->channel, ca->serials, ca->seal, st, &ca->maker);
+		rc = maker_start(ca->channel, ca->serials, ca->seal, daemon_trust(ca->daemon), st, &ca->maker);
 	if (rc == STATUS_OK)
 		rc = add_service(ca, st);
 	if (rc != STATUS_OK)

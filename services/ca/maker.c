@@ -25,6 +25,7 @@ struct maker {
 	struct rpc_channel *channel;
 	struct serials *serials;
 	const struct seal *seal;
+	struct trust *trust;
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
@@ -273,6 +274,16 @@ static enum status_code look_at_others(struct making *g, struct status *st, bool
 	return rc;
 }
 
+/* With one that bears the infrastructure CA's name, no process would take any of the cluster's CAs any more. */
+static enum status_code check_draft(struct making *g, const struct authority_draft *draft, struct status *st)
+{
+	const struct slice der = { draft->object.certificate.data, draft->object.certificate.len };
+	enum status_code rc = trust_check_cluster_ca(g->m->trust, der, st);
+	if (rc == STATUS_INVALID_ARGUMENT)
+		g->field = "common_name";
+	return rc;
+}
+
 /* From a serial to the CA. The draft lives as long as the request. */
 static enum status_code make(struct making *g, struct status *st)
 {
@@ -289,7 +300,9 @@ static enum status_code make(struct making *g, struct status *st)
 					  st, &draft);
 		if (rc != STATUS_OK)
 			return rc;
-		rc = record(g, &draft, st, &again);
+		rc = check_draft(g, &draft, st);
+		if (rc == STATUS_OK)
+			rc = record(g, &draft, st, &again);
 		if (rc == STATUS_OK)
 			rc = put(g, &draft, st);
 		if (rc == STATUS_OK && !buffer_append(&g->certificate, draft.object.certificate.data,
@@ -364,7 +377,7 @@ static void *run(void *arg)
 }
 
 enum status_code maker_start(struct rpc_channel *channel, struct serials *serials, const struct seal *seal,
-			     struct status *st, struct maker **ret_maker)
+			     struct trust *trust, struct status *st, struct maker **ret_maker)
 {
 	struct maker *m = calloc(1, sizeof *m);
 	if (!m)
@@ -372,6 +385,7 @@ enum status_code maker_start(struct rpc_channel *channel, struct serials *serial
 	m->channel = channel;
 	m->serials = serials;
 	m->seal = seal;
+	m->trust = trust;
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_cond_init(&m->wake, NULL);
 	int rv = pthread_create(&m->thread, NULL, run, m);

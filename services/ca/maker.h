@@ -9,7 +9,7 @@
 #ifndef CA_MAKER_H
 #define CA_MAKER_H
 
-#include "common/net/identity.h"
+#include "common/net/trust.h"
 #include "common/rpc/channel.h"
 #include "common/x509/seal.h"
 #include "services/ca/serials.h"
@@ -33,9 +33,9 @@ struct maker_request {
 	void *arg;
 };
 
-/* `channel` (to kds-serial), `serials` and `seal` must outlive it. */
+/* `channel` (to kds-serial), `serials`, `seal` and `trust` must outlive it. */
 enum status_code maker_start(struct rpc_channel *channel, struct serials *serials, const struct seal *seal,
-			     struct status *st, struct maker **ret_maker) MUST_CHECK;
+			     struct trust *trust, struct status *st, struct maker **ret_maker) MUST_CHECK;
 /* Refuses what is new, ends what is under way with its next step, a few seconds at most. NULL is allowed. */
 void maker_stop(struct maker *m);
 

@@ -46,6 +46,7 @@ assert_match "the CA" "name: +default" "$out"
 
 say "a second one, with a common name of its own"
 refused 2 "common_name.*has the common name" kds-cli ca create second --common-name cluster.example.com
+refused 2 "common_name.*different keys" kds-cli ca create second --common-name "cluster.example.com infrastructure CA"
 expect 0 kds-cli ca create second
 assert_match "its subject" "subject: +cluster.example.com second" "$out"
 expect 0 kds-cli ca list

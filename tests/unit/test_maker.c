@@ -8,6 +8,7 @@
 #include "common/base/clock.h"
 #include "services/ca/authority.h"
 #include "services/ca/maker.h"
+#include "tests/support/pki.h"
 #include "tests/unit/fake_channel.h"
 
 static struct rpc_channel channel;
@@ -16,6 +17,8 @@ static struct seal *seal;
 static struct serials *serials;
 static struct maker *maker;
 static struct identity *caller;
+static struct pki *pki;
+static struct trust *trust;
 
 static int group_set_up(void **state)
 {
@@ -24,6 +27,9 @@ static int group_set_up(void **state)
 	struct status st;
 	directory = support_make_directory();
 	snprintf(path, sizeof path, "%s/ca.seal", directory);
+	pki = pki_new();
+	const struct slice infrastructure = pki_ca_pem(pki, PKI_INFRASTRUCTURE);
+	assert_int_equal(trust_new(PKI_CLUSTER, PKI_KDS_NAME, &infrastructure, &st, &trust), STATUS_OK);
 	caller = identity_new();
 	caller->roles = PEER_ADMIN;
 	free(caller->role_name);
@@ -35,6 +41,8 @@ static int group_tear_down(void **state)
 {
 	(void)state;
 	identity_unref(caller);
+	trust_free(trust);
+	pki_free(pki);
 	seal_free(seal);
 	support_remove_directory(directory);
 	return 0;
@@ -58,7 +66,7 @@ static int set_up(void **state)
 	block.first = 7;
 	block.last = 106;
 	fake_call_answer(next_call("Allocate"), &block.base);
-	return maker_start(&channel, serials, seal, NULL, &maker) == STATUS_OK ? 0 : -1;
+	return maker_start(&channel, serials, seal, trust, NULL, &maker) == STATUS_OK ? 0 : -1;
 }
 
 static int tear_down(void **state)
@@ -93,18 +101,23 @@ static void asked_done(void *arg, const struct maker_result *result)
 	atomic_fetch_add(&a->answers, 1);
 }
 
-static void submit(struct asked *a, unsigned ms)
+static void submit_named(struct asked *a, const char *common_name, unsigned ms)
 {
 	memset(a, 0, sizeof *a);
 	maker_submit(maker, &(struct maker_request){
 		.name = "default",
-		.common_name = "cluster.example.com",
+		.common_name = common_name,
 		.caller = caller,
 		.request_id = { "the id", 6 },
 		.deadline_ms = clock_monotonic_ms() + ms,
 		.done = asked_done,
 		.arg = a,
 	});
+}
+
+static void submit(struct asked *a, unsigned ms)
+{
+	submit_named(a, "cluster.example.com", ms);
 }
 
 static void wait_answer(struct asked *a)
@@ -304,6 +317,24 @@ static void test_maker_knows_its_own_request_again(void **state)
 	authority_draft_fini(&draft);
 }
 
+/* It would be the end of the trust in every CA of the cluster: two keys of one name. */
+static void test_maker_makes_none_of_the_infrastructure_cas_name(void **state)
+{
+	(void)state;
+	struct asked a;
+	char name[256];
+	size_t len = sizeof name;
+	assert_int_equal(gnutls_x509_crt_get_dn_by_oid(pki_ca_crt(pki, PKI_INFRASTRUCTURE), GNUTLS_OID_X520_COMMON_NAME, 0, 0,
+						       name, &len), 0);
+	submit_named(&a, name, 60000);
+	answer_list(NULL, NULL);
+	wait_answer(&a);
+	assert_int_equal(a.status.code, STATUS_INVALID_ARGUMENT);
+	assert_string_equal(a.field, "common_name");
+	assert_non_null(strstr(a.status.message, "give each a name of its own"));
+	assert_null(fake_channel_take(&channel, 0)); /* nothing is on record */
+}
+
 #define MAKER_TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -314,6 +345,7 @@ int main(void)
 		MAKER_TEST(test_maker_gives_up_in_time),
 		MAKER_TEST(test_maker_takes_another_serial_where_that_is_what_was_refused),
 		MAKER_TEST(test_maker_knows_its_own_request_again),
+		MAKER_TEST(test_maker_makes_none_of_the_infrastructure_cas_name),
 	};
 	return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
 }

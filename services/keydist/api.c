@@ -122,6 +122,10 @@ static void fail_unknown(struct api *a, struct rpc_call *call, uint64_t publishe
 	if (published_ms > masterkeys_newest(a->options.keys) && !follower_in_step(a->options.follower))
 		rpc_call_fail(call, STATUS_UNAVAILABLE,
 			      "masterKey %" PRIu64 " is not known here yet: no replica answers", published_ms);
+	else if (masterkeys_is_sealed(a->options.keys, published_ms))
+		rpc_call_fail(call, STATUS_UNAVAILABLE,
+			      "masterKey %" PRIu64 " cannot be unsealed here; ask another kds-keydist (see kds-cli cluster health)",
+			      published_ms);
 	else
 		rpc_call_fail(call, STATUS_NOT_FOUND,
 			      "masterKey %" PRIu64 " is unknown or was destroyed; ask the sender for a new key",

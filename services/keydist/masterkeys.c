@@ -258,6 +258,15 @@ bool masterkeys_find(struct masterkeys *m, uint64_t published_ms, uint64_t now_m
 	return found;
 }
 
+bool masterkeys_is_sealed(struct masterkeys *m, uint64_t published_ms)
+{
+	pthread_rwlock_rdlock(&m->lock);
+	size_t i = lower_bound(m, published_ms);
+	bool sealed = i < m->n && m->entries[i].published_ms == published_ms && m->entries[i].state == STATE_SEALED;
+	pthread_rwlock_unlock(&m->lock);
+	return sealed;
+}
+
 uint64_t masterkeys_newest(struct masterkeys *m)
 {
 	pthread_rwlock_rdlock(&m->lock);

@@ -54,6 +54,8 @@ bool masterkeys_current(struct masterkeys *m, uint64_t now_ms, struct masterkey 
 /* False: unknown, destroyed, or its life is over. */
 bool masterkeys_find(struct masterkeys *m, uint64_t published_ms, uint64_t now_ms,
 		     struct masterkey *ret_key) MUST_CHECK;
+/* Is it there, and cannot be unsealed here? Another distributor may answer for it. */
+bool masterkeys_is_sealed(struct masterkeys *m, uint64_t published_ms);
 /* How many are there that cannot be unsealed here; *ret_newest is the highest index of these. */
 size_t masterkeys_count_sealed(struct masterkeys *m, uint64_t *ret_newest);
 /* The highest index known; 0: none. */

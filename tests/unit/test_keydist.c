@@ -300,6 +300,31 @@ static void test_keydist_refuses_idents_that_name_no_key(void **state)
 	assert_int_equal(kds_key_restore(f->receiver, bytes, ident_encode(&wrong, bytes), &key, &f->error), KDS_OK);
 }
 
+/* One of a distributor with another sealing key, which can answer: to say that it was destroyed would end the search. */
+static void test_keydist_sends_to_another_for_what_it_cannot_unseal(void **state)
+{
+	struct fixture *f = *state;
+	struct kds_key key = { .key_len = 0 }, good = create(f, GROUP_A);
+	struct status st;
+	struct ident ident;
+	uint8_t bytes[IDENT_SIZE_MAX], other[64] = { 0 };
+	assert_int_equal(ident_decode((struct slice){ good.ident, good.ident_len }, &st, &ident), STATUS_OK);
+	Kds__V1__MasterKey theirs = KDS__V1__MASTER_KEY__INIT;
+	theirs.published_ms = theirs.use_from_ms = --ident.published_ms;
+	theirs.sealed_key = (ProtobufCBinaryData){ sizeof other, other };
+	assert_int_not_equal(masterkeys_put(f->keys, &theirs, &st), STATUS_OK);
+	const char *const groups[] = { GROUP_A, NULL };
+	struct kds_options options = client_options(f, pki_kds_client(f->pki, "node3.example.com", groups, 0));
+	kds_allocator *a;
+	options.timeout_ms = 300;
+	assert_int_equal(kds_allocator_new(&options, &a, &f->error), KDS_OK);
+	int rc = kds_key_restore(a, bytes, ident_encode(&ident, bytes), &key, &f->error);
+	assert_true(rc == KDS_UNAVAILABLE || rc == KDS_DEADLINE_EXCEEDED);
+	kds_allocator_free(a);
+	masterkeys_remove(f->keys, ident.published_ms);
+	refuse_restore(f, &ident, KDS_NOT_FOUND, "unknown or was destroyed");
+}
+
 static void test_keydist_refuses_who_is_no_client(void **state)
 {
 	struct fixture *f = *state;
@@ -457,6 +482,7 @@ int main(void)
 		TEST(groups_have_keys_of_their_own),
 		TEST(refuses_groups_that_the_certificate_does_not_name),
 		TEST(refuses_idents_that_name_no_key),
+		TEST(sends_to_another_for_what_it_cannot_unseal),
 		TEST(refuses_who_is_no_client),
 		cmocka_unit_test_setup_teardown(test_keydist_says_when_it_has_no_key, setup, teardown),
 		TEST(serves_without_replicas),

@@ -59,10 +59,11 @@ static enum status_code run_bundle(struct cli *cli, struct status *st)
 	return rc;
 }
 
-/* The name given, or what kds-ca signs with unless its configuration says otherwise. */
+#define DEFAULT_NAME "default" /* what kds-ca signs with unless its configuration says otherwise */
+
 static const char *authority_name(const struct cli *cli)
 {
-	return cli->n_args > 0 ? cli->args[0] : "default";
+	return cli->n_args > 0 ? cli->args[0] : DEFAULT_NAME;
 }
 
 static enum status_code print_details(const Kds__V1__Authority *a, struct status *st)
@@ -113,7 +114,10 @@ static enum status_code run_create(struct cli *cli, struct status *st)
 		in.common_name = (char *)(uintptr_t)cli_value(cli, OPT_COMMON_NAME);
 	if (plain_name_check(in.name, "CA", st) != STATUS_OK || session_call(cli, &request, st, &answer) != STATUS_OK)
 		return st->code;
-	cli_notice(cli, "created CA %s: nodes can have certificates now", in.name);
+	if (strcmp(in.name, DEFAULT_NAME) == 0)
+		cli_notice(cli, "created CA %s: nodes can have certificates now", in.name);
+	else
+		cli_notice(cli, "created CA %s: every kds-ca signs with it whose option 'authority' names it", in.name);
 	enum status_code rc = cli->json ? output_message(answer, st)
 					: print_details((const Kds__V1__Authority *)answer, st);
 	protobuf_c_message_free_unpacked(answer, NULL);

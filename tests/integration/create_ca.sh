@@ -48,6 +48,7 @@ say "a second one, with a common name of its own"
 refused 2 "common_name.*has the common name" kds-cli ca create second --common-name cluster.example.com
 refused 2 "common_name.*different keys" kds-cli ca create second --common-name "cluster.example.com infrastructure CA"
 expect 0 kds-cli ca create second
+assert_match "what signs with it" "option 'authority' names it" "$err"
 assert_match "its subject" "subject: +cluster.example.com second" "$out"
 expect 0 kds-cli ca list
 assert_match "the CAs" "default +cluster.example.com +.*second +cluster.example.com second" "$out"

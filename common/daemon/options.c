@@ -31,6 +31,7 @@ static const cfg_opt_t common_options[] = {
 	CFG_INT("buffer-memory", BUDGET_DEFAULT >> 20, CFGF_NONE),
 	CFG_INT("idle-timeout", 600, CFGF_NONE),
 	CFG_STR("log-level", "info", CFGF_NONE),
+	CFG_INT("max-connections-per-address", 0, CFGF_NONE), /* of version 0.2; what it was for has other limits now */
 };
 #define N_COMMON (sizeof common_options / sizeof common_options[0])
 
@@ -323,6 +324,9 @@ enum status_code daemon_options_parse(const struct daemon_program *program, int 
 	char who[96];
 	snprintf(who, sizeof who, "%s/%s", o.program, o.name);
 	log_init(who, o.log_level);
+	if (cfg_getint(o.cfg, "max-connections-per-address") != 0)
+		log_warning("%s: option 'max-connections-per-address' is not used any more; see "
+			    "max-unauthenticated-per-address and max-connections-per-node", o.config_file);
 	*ret_options = o;
 out:
 	if (rc != STATUS_OK)

@@ -178,6 +178,14 @@ static void test_options_errors_name_file_line_and_option(void **state)
 	}
 }
 
+/* A file of a version before must not keep a daemon from starting. */
+static void test_options_of_a_version_before(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(parse_with(f, COMPLETE "max-connections-per-address = 64\n", NULL), STATUS_OK);
+	assert_int_equal(f->options.slots.max_strangers_address, 256);
+}
+
 static void test_options_missing_file(void **state)
 {
 	struct fixture *f = *state;
@@ -223,6 +231,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_options_unset_path_is_null, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_options_errors_name_file_line_and_option, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_options_missing_file, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_options_of_a_version_before, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_options_relative_to_the_file, setup, teardown),
 		cmocka_unit_test(test_options_addresses),
 	};

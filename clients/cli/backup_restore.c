@@ -123,6 +123,8 @@ static enum status_code make_plan(struct restoring *r, struct status *st)
 		rc = init_plan_kind(r->cli, INIT_CA, p, st);
 	if (rc == STATUS_OK && new_ca)
 		rc = init_plan_kind(r->cli, INIT_KEYDIST, p, st);
+	if (rc == STATUS_OK)
+		rc = init_plan_listen(r->cli, p, st);
 	return rc == STATUS_OK ? init_check_addresses(p, st) : rc;
 }
 
@@ -239,6 +241,7 @@ const struct argp_option backup_restore_options[] = {
 	  "Of the certificates issued so far, known or not, refuse none more, all, or those with a serial below N", 0 },
 	{ "skip", OPT_SKIP, "N", 0, "Serial numbers never to be handed out (default and least: 1000000)", 0 },
 	{ "replicas", OPT_REPLICAS, "HOST,...", 0, "Where kds-serial will run, as for `init'", 0 },
+	{ "listen", OPT_LISTEN, "ADDRESS", 0, INIT_LISTEN_HELP, 0 },
 	{ "ca-key", OPT_CA_KEY, "FILE", 0, "The infrastructure CA's key (default: infra-ca.key beside its certificate)",
 	  0 },
 	{ "passphrase-file", OPT_PASSPHRASE_FILE, "FILE", 0,

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clients/cli/objects.h"
 #include "clients/cli/passphrase.h"
 #include "clients/cli/session.h"
 
@@ -33,4 +34,17 @@ enum status_code infra_authority(const struct cli *cli, struct status *st, struc
 		rc = pki_authority_load(session_ca_file(cli->session), key, passphrase, st, ret_authority);
 	passphrase_free(passphrase);
 	return rc;
+}
+
+enum status_code infra_plan(struct cli *cli, struct init_plan *plan, struct status *st)
+{
+	Kds__V1__Object *o = NULL;
+	if (objects_get(cli, "cluster", st, &o) != STATUS_OK)
+		return st->code;
+	plan->cluster = session_cluster(cli->session);
+	plan->kds_name = session_kds_name(cli->session);
+	if (o->value_case == KDS__V1__OBJECT__VALUE_CLUSTER)
+		snprintf(plan->cluster_id, sizeof plan->cluster_id, "%s", o->cluster->cluster_id);
+	kds__v1__object__free_unpacked(o, NULL);
+	return STATUS_OK;
 }

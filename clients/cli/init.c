@@ -32,8 +32,13 @@ enum status_code init_path(const struct init_plan *plan, const char *folder, con
 {
 	int n = snprintf(buf, size, "%s/%s/%s", plan->root, folder, file);
 	if (n < 0 || (size_t)n >= size)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "--dir: the path is too long");
+		return status_set(st, STATUS_INVALID_ARGUMENT, "%.100s: the path is too long", plan->root);
 	return STATUS_OK;
+}
+
+unsigned init_kind_port(enum init_kind kind)
+{
+	return kind_ports[kind];
 }
 
 /* A random UUID, RFC 9562 §5.4. */
@@ -62,6 +67,21 @@ enum status_code init_plan_kind(const struct cli *cli, enum init_kind kind, stru
 		*s = (struct init_service){ .kind = kind, .id = (unsigned)i + 1, .host = hosts[i] };
 		snprintf(s->name, sizeof s->name, "%s%u", init_kind_name(kind), s->id);
 	}
+	return STATUS_OK;
+}
+
+enum status_code init_plan_listen(const struct cli *cli, struct init_plan *plan, struct status *st)
+{
+	const char *text = cli_value(cli, OPT_LISTEN);
+	struct host listen;
+	if (!text)
+		return STATUS_OK;
+	if (host_parse(text, strlen(text), 0, "--listen", st, &listen) != STATUS_OK)
+		return st->code;
+	if (!listen.numeric || listen.port != 0)
+		return status_set(st, STATUS_INVALID_ARGUMENT,
+				  "--listen: '%.100s': give an address without a port, as 0.0.0.0", text);
+	plan->listen = listen;
 	return STATUS_OK;
 }
 
@@ -113,7 +133,8 @@ static enum status_code make_plan(const struct cli *cli, struct init_plan *plan,
 		if (init_plan_kind(cli, kind, plan, st) != STATUS_OK)
 			return st->code;
 	}
-	return init_check_addresses(plan, st);
+	enum status_code rc = init_plan_listen(cli, plan, st);
+	return rc == STATUS_OK ? init_check_addresses(plan, st) : rc;
 }
 
 static int remove_one(const char *path, const struct stat *sb, int type, struct FTW *ftw)
@@ -139,12 +160,18 @@ static enum status_code check_free(const char *dir, struct status *st)
 	closedir(d);
 	if (entry)
 		return status_set(st, STATUS_ALREADY_EXISTS,
-				  "%.150s is not empty; give a --dir that is, or does not exist", dir);
+				  "%.150s is not empty; give a directory that is, or does not exist", dir);
 	return STATUS_OK;
 }
 
-static enum status_code fill(const struct init_plan *plan, init_more_fn more, void *arg, struct status *st)
+struct more {
+	init_more_fn fn;
+	void *arg;
+};
+
+static enum status_code fill(const struct init_plan *plan, void *arg, struct status *st)
 {
+	const struct more *more = arg;
 	char path[PATH_MAX];
 	/* The administrator of a CA that goes on has a folder already. */
 	size_t n_folders = plan->n_services + (plan->authority ? 0 : 1);
@@ -158,12 +185,12 @@ static enum status_code fill(const struct init_plan *plan, init_more_fn more, vo
 	enum status_code rc = init_make_pki(plan, st);
 	if (rc == STATUS_OK)
 		rc = init_make_files(plan, st);
-	return rc == STATUS_OK && more ? more(plan, arg, st) : rc;
+	return rc == STATUS_OK && more->fn ? more->fn(plan, more->arg, st) : rc;
 }
 
 /* In a directory beside it, renamed when all is there: a failure leaves nothing half-made. */
-enum status_code init_make_directory(struct init_plan *plan, const char *dir, init_more_fn more, void *arg,
-				     struct status *st)
+enum status_code init_make_folder(struct init_plan *plan, const char *dir, init_more_fn fill_it, void *arg,
+				  struct status *st)
 {
 	char target[PATH_MAX], temporary[PATH_MAX];
 	int len = snprintf(target, sizeof target, "%s", dir);
@@ -171,20 +198,27 @@ enum status_code init_make_directory(struct init_plan *plan, const char *dir, in
 		target[--len] = '\0';
 	int n = snprintf(temporary, sizeof temporary, "%s.init-XXXXXX", target);
 	if (n < 0 || (size_t)n >= sizeof temporary)
-		return status_set(st, STATUS_INVALID_ARGUMENT, "--dir: the path is too long");
+		return status_set(st, STATUS_INVALID_ARGUMENT, "%.100s: the path is too long", target);
 	if (check_free(target, st) != STATUS_OK)
 		return st->code;
 	if (!mkdtemp(temporary))
 		return status_set(st, errno == EACCES ? STATUS_PERMISSION_DENIED : STATUS_INVALID_ARGUMENT,
 				  "make a directory beside %.150s: %s", target, strerror(errno));
 	plan->root = temporary;
-	enum status_code rc = fill(plan, more, arg, st);
+	enum status_code rc = fill_it(plan, arg, st);
 	if (rc == STATUS_OK && rename(temporary, target) < 0)
 		rc = status_set(st, STATUS_FAILED_PRECONDITION, "rename the new directory to %.150s: %s", target,
 				strerror(errno));
 	if (rc != STATUS_OK)
 		nftw(temporary, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 	return rc;
+}
+
+enum status_code init_make_directory(struct init_plan *plan, const char *dir, init_more_fn more, void *arg,
+				     struct status *st)
+{
+	struct more added = { more, arg };
+	return init_make_folder(plan, dir, fill, &added, st);
 }
 
 static enum status_code print_json(const struct init_plan *plan, const char *dir, struct status *st)
@@ -281,6 +315,7 @@ static const struct argp_option init_options[] = {
 	  0 },
 	{ "ca-host", OPT_CA_HOST, "HOST,...", 0, "Where kds-ca runs (port 7410); default 127.0.0.1", 0 },
 	{ "keydist-host", OPT_KEYDIST_HOST, "HOST,...", 0, "Where kds-keydist runs (port 7420); default 127.0.0.1", 0 },
+	{ "listen", OPT_LISTEN, "ADDRESS", 0, INIT_LISTEN_HELP, 0 },
 	{ "passphrase-file", OPT_PASSPHRASE_FILE, "FILE", 0,
 	  "Encrypt the infrastructure CA's key with the first line of FILE (-: ask, or read standard input); "
 	  "default: a random one, kept in DIR/admin/passphrase",

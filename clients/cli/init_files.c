@@ -58,6 +58,13 @@ static void put_addresses(FILE *f, const struct init_plan *plan, enum init_kind 
 	fputs("}\n", f);
 }
 
+/* Where it listens, on `port`, into buf. */
+static const char *listen_address(const struct init_plan *plan, const struct init_service *s, unsigned port,
+				  char buf[HOST_TEXT_SIZE])
+{
+	return host_format(plan->listen.name[0] ? &plan->listen : &s->host, port, buf);
+}
+
 /* What all daemons have. */
 static void put_common(FILE *f, const struct init_plan *plan, const struct init_service *s)
 {
@@ -79,7 +86,7 @@ static void put_common(FILE *f, const struct init_plan *plan, const struct init_
 		"# The infrastructure CA; the services and the administrator are under it:\n"
 		"ca = \"infra-ca.crt\"\n",
 		kind, plan->cluster, kind, plan->cluster, plan->kds_name, plan->cluster_id, s->name,
-		host_format(&s->host, s->host.port, address));
+		listen_address(plan, s, s->host.port, address));
 	if (s->kind != INIT_SERIAL)
 		put_addresses(f, plan, INIT_SERIAL);
 	fputs("\n"
@@ -91,9 +98,12 @@ static void put_common(FILE *f, const struct init_plan *plan, const struct init_
 }
 
 /* What a replica has, but for the others. */
-static void put_replica(FILE *f, const struct init_service *self)
+static void put_replica(FILE *f, const struct init_plan *plan, const struct init_service *self)
 {
 	char address[HOST_TEXT_SIZE];
+	if (plan->listen.name[0])
+		fprintf(f, "# Under which the other replicas reach what is behind `listen':\nrpc-address = \"%s\"\n\n",
+			host_format(&self->host, self->host.port, address));
 	fprintf(f,
 		"# This replica's number; never to be used again once its data is lost.\n"
 		"id = %u\n"
@@ -106,13 +116,13 @@ static void put_replica(FILE *f, const struct init_service *self)
 		"# Entries of the log that are kept for replicas that were away:\n"
 		"# log-tail = 8192\n"
 		"\n",
-		self->id, host_format(&self->host, self->host.port + 1, address));
+		self->id, listen_address(plan, self, self->host.port + 1, address));
 }
 
 static void put_serial(FILE *f, const struct init_plan *plan, const struct init_service *self)
 {
 	char address[HOST_TEXT_SIZE];
-	put_replica(f, self);
+	put_replica(f, plan, self);
 	if (plan->restore)
 		fprintf(f, "# An empty data-dir begins with this backup:\nrestore = \"%s\"\n\n", plan->restore);
 	fputs("# All replicas that began the cluster, this one too; the same in each one's file.\n", f);
@@ -128,7 +138,7 @@ void init_put_joining(FILE *f, const struct init_plan *plan, const struct init_s
 		      const struct init_neighbour *replicas, size_t n_replicas)
 {
 	put_common(f, plan, self);
-	put_replica(f, self);
+	put_replica(f, plan, self);
 	fputs("# It was added to a cluster that was there already. Where it finds the others, until it knows better:\n"
 	      "join = true\n",
 	      f);
@@ -170,27 +180,29 @@ static enum status_code make_directory(const struct init_plan *plan, const char 
 	return STATUS_OK;
 }
 
-/* The first of a kind gets a new sealing key, the others a copy. */
-static enum status_code make_seal(const struct init_plan *plan, const struct init_service *s, struct status *st)
+/* The first of a new cluster's kind gets a new sealing key, all others a copy. */
+static enum status_code make_seal(const struct init_plan *plan, const struct init_service *s, const char *folder,
+				  struct status *st)
 {
 	char file[32], first[32], path[PATH_MAX], from[PATH_MAX];
 	uint8_t *data;
 	size_t len;
 	snprintf(file, sizeof file, "%s.seal", init_kind_name(s->kind));
 	snprintf(first, sizeof first, "%s1", init_kind_name(s->kind));
-	if (init_path(plan, s->name, file, st, path, sizeof path) != STATUS_OK ||
+	if (init_path(plan, folder, file, st, path, sizeof path) != STATUS_OK ||
 	    init_path(plan, first, file, st, from, sizeof from) != STATUS_OK)
 		return st->code;
-	if (s->id == 1)
+	if (!plan->seal && s->id == 1)
 		return seal_create_file(path, st);
-	if (secret_read_file(from, SEAL_FILE_MAX, st, &data, &len) != STATUS_OK)
+	if (secret_read_file(plan->seal ? plan->seal : from, SEAL_FILE_MAX, st, &data, &len) != STATUS_OK)
 		return st->code;
 	enum status_code rc = file_write(path, (struct slice){ .data = data, .len = len }, 0600, false, st);
 	secret_free(data, len + 1);
 	return rc;
 }
 
-static enum status_code make_service(const struct init_plan *plan, const struct init_service *s, struct status *st)
+enum status_code init_make_service(const struct init_plan *plan, const struct init_service *s, const char *folder,
+				   struct status *st)
 {
 	struct text t;
 	char file[32];
@@ -204,12 +216,12 @@ static enum status_code make_service(const struct init_plan *plan, const struct 
 		put_ca(t.stream);
 	else
 		put_keydist(t.stream);
-	enum status_code rc = text_save(&t, plan, s->name, file, 0644, st);
+	enum status_code rc = text_save(&t, plan, folder, file, 0644, st);
 	if (rc == STATUS_OK && s->kind != INIT_CA)
-		rc = make_directory(plan, s->name, "data", st);
+		rc = make_directory(plan, folder, "data", st);
 	/* Those of a cluster that goes on are not made again. */
 	if (rc == STATUS_OK && s->kind != INIT_SERIAL && !plan->restore)
-		rc = make_seal(plan, s, st);
+		rc = make_seal(plan, s, folder, st);
 	return rc;
 }
 
@@ -259,6 +271,6 @@ enum status_code init_make_files(const struct init_plan *plan, struct status *st
 	if (rc == STATUS_OK && plan->keep_passphrase)
 		rc = save_passphrase(plan, st);
 	for (size_t i = 0; i < plan->n_services && rc == STATUS_OK; i++)
-		rc = make_service(plan, &plan->services[i], st);
+		rc = init_make_service(plan, &plan->services[i], plan->services[i].name, st);
 	return rc;
 }

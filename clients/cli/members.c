@@ -182,17 +182,6 @@ struct addition {
 	bool made;                       /* that directory */
 };
 
-static enum status_code read_cluster_id(struct cli *cli, struct init_plan *plan, struct status *st)
-{
-	Kds__V1__Object *o = NULL;
-	if (objects_get(cli, "cluster", st, &o) != STATUS_OK)
-		return st->code;
-	if (o->value_case == KDS__V1__OBJECT__VALUE_CLUSTER)
-		snprintf(plan->cluster_id, sizeof plan->cluster_id, "%s", o->cluster->cluster_id);
-	kds__v1__object__free_unpacked(o, NULL);
-	return STATUS_OK;
-}
-
 /* All that can fail is tried before the cluster is changed. */
 static enum status_code prepare(struct cli *cli, struct addition *a, struct status *st)
 {
@@ -201,7 +190,7 @@ static enum status_code prepare(struct cli *cli, struct addition *a, struct stat
 	struct host peer_host;
 	if (!address)
 		return status_set(st, STATUS_INVALID_ARGUMENT, "give --address; see kds-cli cluster add --help");
-	if (session_open(cli, st) != STATUS_OK ||
+	if (session_open(cli, st) != STATUS_OK || init_plan_listen(cli, &a->plan, st) != STATUS_OK ||
 	    host_parse(address, strlen(address), 7400, "--address", st, &a->service.host) != STATUS_OK)
 		return st->code;
 	host_format(&a->service.host, a->service.host.port, a->address);
@@ -213,10 +202,8 @@ static enum status_code prepare(struct cli *cli, struct addition *a, struct stat
 	}
 	a->service.kind = INIT_SERIAL;
 	snprintf(a->service.name, sizeof a->service.name, "%s", cli->args[0]);
-	a->plan.cluster = session_cluster(cli->session);
-	a->plan.kds_name = session_kds_name(cli->session);
 	a->plan.root = out;
-	enum status_code rc = read_cluster_id(cli, &a->plan, st);
+	enum status_code rc = infra_plan(cli, &a->plan, st);
 	if (rc != STATUS_OK || !out)
 		return rc;
 	if (mkdir(out, 0700) < 0)
@@ -378,6 +365,7 @@ const struct argp_option members_add_options[] = {
 	{ "address", OPT_ADDRESS, "HOST[:PORT]", 0,
 	  "Where it will serve (port 7400), with the port behind it for the other replicas", 0 },
 	{ "peer-address", OPT_PEER_ADDRESS, "HOST:PORT", 0, "Where the other replicas reach it, if not there", 0 },
+	{ "listen", OPT_LISTEN, "ADDRESS", 0, INIT_LISTEN_HELP, 0 },
 	{ "standby", OPT_STANDBY, NULL, 0, "Let it replicate without a vote", 0 },
 	{ "out", OPT_OUT, "DIR", 0,
 	  "Make this directory with all that its host needs: configuration, key, certificate; needs the infrastructure "

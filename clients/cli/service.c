@@ -12,14 +12,12 @@
 #include "clients/cli/output.h"
 #include "clients/cli/passphrase.h"
 #include "clients/cli/pki.h"
+#include "clients/cli/service.h"
 #include "clients/cli/session.h"
 #include "common/base/file.h"
 #include "common/x509/cert.h"
 
-#define KEY_PREFIX "service/"
-
-/* A name in a role URI: what `init` makes ("serial1"), letters, digits, hyphens and dots. */
-static enum status_code check_name(const char *name, struct status *st)
+enum status_code service_check_name(const char *name, struct status *st)
 {
 	size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.");
 	if (len == 0 || len > 63 || name[len])
@@ -39,7 +37,7 @@ static enum status_code parse_subject(const struct cli *cli, struct host *host, 
 	if (admin != (cli->n_args == 2))
 		return status_set(st, STATUS_INVALID_ARGUMENT,
 				  admin ? "an administrator has no HOST" : "give the HOST that the service runs on");
-	if (check_name(cli->args[1], st) != STATUS_OK)
+	if (service_check_name(cli->args[1], st) != STATUS_OK)
 		return st->code;
 	if (!admin && host_parse(cli->args[2], strlen(cli->args[2]), 1, "HOST", st, host) != STATUS_OK)
 		return st->code;
@@ -99,7 +97,7 @@ static enum status_code add_row(void *arg, const Kds__V1__Object *object, struct
 static enum status_code run_list(struct cli *cli, struct status *st)
 {
 	static const char *const headings[] = { "SERVICE", "STATE", "REVISION" };
-	return objects_print(cli, KEY_PREFIX, headings, 3, add_row, st);
+	return objects_print(cli, SERVICE_KEY_PREFIX, headings, 3, add_row, st);
 }
 
 static enum status_code set_removed(struct cli *cli, bool removed, struct status *st)
@@ -107,7 +105,7 @@ static enum status_code set_removed(struct cli *cli, bool removed, struct status
 	Kds__V1__Object object = KDS__V1__OBJECT__INIT;
 	Kds__V1__Service service = KDS__V1__SERVICE__INIT;
 	Kds__V1__Object *answer = NULL;
-	if (check_name(cli->args[0], st) != STATUS_OK)
+	if (service_check_name(cli->args[0], st) != STATUS_OK)
 		return st->code;
 	service.name = (char *)(uintptr_t)cli->args[0]; /* only read */
 	service.removed = removed;
@@ -152,6 +150,21 @@ static const struct argp_option read_options[] = {
 };
 
 static const struct cli_command commands[] = {
+	{
+	    .verb = "add",
+	    .arguments = "ROLE NAME HOST[:PORT] --out DIR",
+	    .purpose = "Make the folder of a further kds-ca or kds-keydist: all that its host needs",
+	    .examples = "  kds-cli service add ca ca2 b.example.com --out ca2\n"
+			"  kds-cli service add keydist keydist3 192.0.2.7 --out keydist3 \\\n"
+			"      --seal kds/keydist1/keydist.seal\n"
+			"\nROLE: ca or keydist (a further replica: kds-cli cluster add). Configuration,\n"
+			"key, certificate, sealing keys. The directory appears whole or not at all.\n"
+			"Clients find the new one by its address in their configuration.",
+	    .options = service_add_options,
+	    .min_args = 3,
+	    .max_args = 3,
+	    .run = service_run_add,
+	},
 	{
 	    .verb = "issue",
 	    .arguments = "ROLE NAME [HOST]",

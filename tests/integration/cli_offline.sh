@@ -104,6 +104,19 @@ refused 2 "chmod 600" init --dir "$work/x" --passphrase-file "$work/passphrase"
 refused 2 "empty" init --dir "$work/x" --passphrase-file - </dev/null
 assert_eq "what the refused ones left" "" "$(find "$work" -maxdepth 1 -name 'x*')"
 
+say "init for hosts whose own address may change"
+refused 2 "without a port" init --dir "$work/x" --listen 0.0.0.0:7400
+refused 2 "without a port" init --dir "$work/x" --listen localhost
+expect 0 init --dir "$work/any" --replicas serial1,serial2 --ca-host ca1 --keydist-host keydist1 --listen 0.0.0.0
+conf=$(cat "$work/any/serial1/kds-serial.conf")
+assert_match "where it listens, and is found" 'listen = "0.0.0.0:7400".*rpc-address = "serial1:7400".*peer-listen = "0.0.0.0:7401"' "$conf"
+assert_match "where its peers are found" 'address = "serial2:7401"' "$conf"
+assert_match "where kds-ca listens" 'listen = "0.0.0.0:7410".*serial-addresses = ."serial1:7400", "serial2:7400"' \
+	"$(cat "$work/any/ca1/kds-ca.conf")"
+for kind in serial ca keydist; do
+	expect 0 "kds-$kind" --config "$work/any/${kind}1/kds-$kind.conf" --check-config
+done
+
 say "init with a passphrase of one's own, into an empty directory"
 mkdir "$work/own"
 chmod 600 "$work/passphrase"

@@ -140,6 +140,30 @@ assert_match "the services" "alice +removed" "$out"
 expect 0 kds-cli service restore alice
 wait_for "$patience" "the administrator to be accepted again" as_alice serial show
 
+say "service add: a further kds-ca and kds-keydist, complete"
+expect 0 kds-cli service add ca ca2 "$net.103" --out "$cluster/ca2"
+expect 0 kds-cli service add keydist keydist2 "$net.104:7421" --out "$cluster/keydist2" --seal "$cluster/keydist1/keydist.seal"
+assert_match "what to do next" "kds-keydist --config $cluster/keydist2/kds-keydist.conf" "$out"
+start ca2 keydist2
+check() { kds-cli call Health.Check --address "$1" | grep -q '"serving": true'; }
+wait_for "$patience" "ca2 to serve" check "$net.103:7410"
+wait_for "$patience" "keydist2 to serve" check "$net.104:7421"
+sed -e "s/^ca-addresses = .*/ca-addresses = {\"$net.103\"}/; s/^keydist-addresses = .*/keydist-addresses = {\"$net.104:7421\"}/" \
+	"$cluster/admin/cli.conf" >"$cluster/admin/second.conf"
+expect 0 kds-cli --config "$cluster/admin/second.conf" cert sign node.csr --node $node --out node.crt
+expect 0 kds-cli --config "$cluster/admin/second.conf" --cert kds.crt --key kds.key key restore "$ident"
+assert_eq "the key that another distributor made" "$first" "$out"
+refused 2 "cluster add" kds-cli service add serial serial9 "$net.9" --out "$work/serial9"
+refused 2 "ca or keydist" kds-cli service add node n9 "$net.9" --out "$work/n9"
+refused 2 "name has" kds-cli service add ca 'x/../y' "$net.9" --out "$work/x"
+refused 2 "out DIR" kds-cli service add ca ca3 "$net.9"
+refused 5 "not empty" kds-cli service add ca ca2 "$net.9" --out "$cluster/ca2"
+refused 2 "missing.seal" kds-cli service add ca ca3 "$net.9" --out "$work/ca3" --seal missing.seal
+expect 0 kds-cli service remove ca3
+refused 5 "was removed" kds-cli service add ca ca3 "$net.9" --out "$work/ca3"
+[ ! -e "$work/ca3" ] || fail "a refused addition left its directory"
+stop ca2 keydist2
+
 say "call"
 expect 0 kds-cli call Serial.Show
 highest=$(json highestIssued <<<"$out")

@@ -7,8 +7,8 @@ usage() {
 	usage: tests/run.sh [--all] [NAME...]
 
 	Builds in build/ and runs the unit and integration tests.
-	  --all     adds the fault tests, and the unit and integration tests again under AddressSanitizer and UBSan
-	            (build-asan/) and under ThreadSanitizer (build-tsan/); about half an hour on two cores
+	  --all     adds the fault tests, those in containers (where there is docker), and the unit and integration tests again
+	            under AddressSanitizer and UBSan (build-asan/) and under ThreadSanitizer (build-tsan/); about 40 minutes on two cores
 	  NAME      only tests whose name contains it: "net", "integration", "unit.test_x509"
 
 	examples:
@@ -67,7 +67,7 @@ else
 	build tsan
 	run asan build-asan 'unit|integration'
 	run tsan build-tsan 'unit|integration'
-	run release build 'unit|integration|fault'
+	run release build 'unit|integration|fault|container'
 fi
 if [ ${#failed[@]} -gt 0 ]; then
 	printf 'tests/run.sh: failed in: %s\n' "${failed[*]}" >&2

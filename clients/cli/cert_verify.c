@@ -39,6 +39,7 @@ struct cluster_state {
 	char *removed[1024];
 	size_t n_removed;
 	uint64_t min_serial;
+	struct trust *trust; /* has the nodes; the rest is put into it at the end */
 };
 
 static enum status_code take_object(void *arg, const Kds__V1__Object *o, struct status *st)
@@ -59,6 +60,8 @@ static enum status_code take_object(void *arg, const Kds__V1__Object *o, struct 
 		}
 	} else if (o->value_case == KDS__V1__OBJECT__VALUE_MIN_SERIAL) {
 		c->min_serial = o->min_serial->value;
+	} else if (o->value_case == KDS__V1__OBJECT__VALUE_NODE) {
+		return trust_add_node(c->trust, o->node->name, st);
 	}
 	return ok ? STATUS_OK
 		  : status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory, or more objects than expected");
@@ -70,32 +73,33 @@ static void cluster_state_fini(struct cluster_state *c)
 		buffer_free(&c->cas[i]);
 	for (size_t i = 0; i < c->n_removed; i++)
 		free(c->removed[i]);
+	trust_free(c->trust);
 }
 
-static enum status_code make_trust(const struct session *session, const struct cluster_state *c, struct status *st,
-				   struct trust **ret_trust)
+static enum status_code make_trust(const struct session *session, struct status *st, struct trust **ret_trust)
 {
 	struct buffer pem = { 0 };
-	struct trust *trust = NULL;
-	struct slice cas[sizeof c->cas / sizeof c->cas[0]];
 	enum status_code rc = file_trust_read(session_ca_file(session), CLI_INPUT_MAX, st, &pem);
 	if (rc == STATUS_OK) {
 		const struct slice slice = { .data = pem.data, .len = pem.len };
-		rc = trust_new(session_cluster(session), session_kds_name(session), &slice, st, &trust);
+		rc = trust_new(session_cluster(session), session_kds_name(session), &slice, st, ret_trust);
 	}
 	buffer_free(&pem);
+	return rc;
+}
+
+static enum status_code complete_trust(const struct cluster_state *c, struct status *st)
+{
+	struct slice cas[sizeof c->cas / sizeof c->cas[0]];
 	for (size_t i = 0; i < c->n_cas; i++)
 		cas[i] = (struct slice){ .data = c->cas[i].data, .len = c->cas[i].len };
+	enum status_code rc = trust_set_cluster_cas(c->trust, cas, c->n_cas, st);
 	if (rc == STATUS_OK)
-		rc = trust_set_cluster_cas(trust, cas, c->n_cas, st);
-	if (rc == STATUS_OK)
-		rc = trust_set_removed_services(trust, (const char *const *)c->removed, c->n_removed, st);
-	if (rc != STATUS_OK) {
-		trust_free(trust);
+		rc = trust_set_removed_services(c->trust, (const char *const *)c->removed, c->n_removed, st);
+	if (rc != STATUS_OK)
 		return rc;
-	}
-	trust_set_min_serial(trust, c->min_serial);
-	*ret_trust = trust;
+	trust_set_min_serial(c->trust, c->min_serial);
+	trust_set_nodes_known(c->trust);
 	return STATUS_OK;
 }
 
@@ -140,21 +144,21 @@ static enum status_code judge_by_trust(struct trust *trust, gnutls_x509_crt_t *l
 static enum status_code judge_with_cluster(struct cli *cli, gnutls_x509_crt_t *list, unsigned n, struct verdict *v,
 					   struct status *st)
 {
-	static const char *const prefixes[] = { "ca/", "service/", "serial/" };
+	static const char *const prefixes[] = { "ca/", "service/", "serial/", "node/" };
 	struct cluster_state *c = calloc(1, sizeof *c);
-	struct trust *trust = NULL;
 	if (!c)
 		return status_set(st, STATUS_RESOURCE_EXHAUSTED, "out of memory");
 	enum status_code rc = session_open(cli, st);
+	if (rc == STATUS_OK)
+		rc = make_trust(cli->session, st, &c->trust);
 	for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0] && rc == STATUS_OK; i++)
 		rc = objects_each(cli, prefixes[i], take_object, c, st);
 	if (rc == STATUS_OK)
 		rc = cli_number(cli, OPT_MIN_SERIAL, 0, UINT64_MAX, c->min_serial, st, &c->min_serial);
 	if (rc == STATUS_OK)
-		rc = make_trust(cli->session, c, st, &trust);
+		rc = complete_trust(c, st);
 	if (rc == STATUS_OK)
-		rc = judge_by_trust(trust, list, n, v, st);
-	trust_free(trust);
+		rc = judge_by_trust(c->trust, list, n, v, st);
 	cluster_state_fini(c);
 	free(c);
 	return rc;

@@ -97,7 +97,8 @@ static enum status_code run_remove(struct cli *cli, struct status *st)
 		rc = output_message(&answer->base, st);
 	else
 		cli_notice(cli,
-			   "removed %s; its certificates stay valid until they expire or `serial set-min' refuses them",
+			   "removed %s: kds-ca and kds-keydist refuse its certificates, others take them until they expire "
+			   "or are below a raised `serial set-min'",
 			   cli->args[0]);
 	kds__v1__object__free_unpacked(answer, NULL);
 	return rc;
@@ -152,7 +153,8 @@ static const struct argp_option add_options[] = {
 	{ "address", OPT_ADDRESS, "ADDRESS", 0, "An IPv4 or IPv6 address of the node; may be given several times", 0 },
 	{ "group", OPT_GROUP, "URI", 0,
 	  "A group whose keys it may have; behind # how precise their times are (10s); may be given several times", 0 },
-	{ "replace", OPT_REPLACE, NULL, 0, "Change the node if there is one", 0 },
+	{ "replace", OPT_REPLACE, NULL, 0, "Change the node if there is one: what is given here takes the place of all that it had, groups and "
+	  "addresses", 0 },
 	{ 0 },
 };
 
@@ -169,7 +171,9 @@ static const struct cli_command commands[] = {
 	    .purpose = "Add a node, so that it can have certificates",
 	    .examples = "  kds-cli node add node1.example.com --group 'urn:example:prjA#10s'\n"
 			"  kds-cli node add node1.example.com --address 192.0.2.1 --group urn:x:b\n"
-			"  kds-cli node add node1.example.com --replace --group urn:example:prjB\n",
+			"  kds-cli node add node1.example.com --replace --group urn:example:prjB\n"
+			"\n`node show' tells what it has. A certificate keeps the groups and addresses it\n"
+			"was signed with: renew it after a change.",
 	    .options = add_options,
 	    .min_args = 1,
 	    .max_args = 1,
@@ -196,7 +200,7 @@ static const struct cli_command commands[] = {
 	{
 	    .verb = "remove",
 	    .arguments = "NAME",
-	    .purpose = "Remove a node: it gets no more certificates",
+	    .purpose = "Remove a node: it gets no more certificates and no more keys",
 	    .examples = "  kds-cli node remove node1.example.com",
 	    .min_args = 1,
 	    .max_args = 1,

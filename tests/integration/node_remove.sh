@@ -26,6 +26,9 @@ wait_for "$patience" "all to refuse node1" everywhere refused node1
 expect 3 as_client node1.example.com key create urn:example:prjA
 assert_match "what the node is told" "(access|denied|not in the cluster)" "$err"
 assert_match "what the log says" "node1.example.com.* is not in the cluster" "$(<"$work/keydist1.log")"
+expect 1 kds-cli cert verify "$work/node1.example.com/node.crt"
+assert_match "the verdict" "not in the cluster" "$out"
+expect 0 kds-cli cert verify "$work/node2.example.com/kds.crt"
 everywhere passes node2
 expect 0 as_client node2.example.com key create urn:example:prjA
 

@@ -108,6 +108,13 @@ static enum status_code check_object(struct trust *trust, const Kds__V1__Object 
 	}
 }
 
+/* The answer to it would be the last that the caller gets, and where it is the only administrator nobody could undo it. */
+static bool removes_caller(struct rpc_call *call, const Kds__V1__Object *o)
+{
+	return o && o->value_case == KDS__V1__OBJECT__VALUE_SERVICE && o->service->removed &&
+	       strcmp(o->service->name, rpc_call_identity(call)->role_name) == 0;
+}
+
 static void config_put(Kds__V1__Config_Service *service, const Kds__V1__PutRequest *in, Kds__V1__Object_Closure closure,
 		       void *call)
 {
@@ -124,6 +131,13 @@ static void config_put(Kds__V1__Config_Service *service, const Kds__V1__PutReque
 	bool may_be_new = !in->check_revision || in->expected_revision == 0;
 	if (o && check_object(api_of(service)->trust, o, may_be_new, &st, &field) != STATUS_OK) {
 		rpc_call_fail_field(call, field, "%s", st.message);
+		return;
+	}
+	if (removes_caller(call, o)) {
+		rpc_call_fail(call, STATUS_FAILED_PRECONDITION,
+			      "%s is you, and would be locked out: act as another administrator, whom 'kds-cli service issue "
+			      "admin NAME' makes",
+			      o->service->name);
 		return;
 	}
 	Kds__V1__Command c = KDS__V1__COMMAND__INIT;

@@ -138,6 +138,7 @@ assert_match "why not" "removed" "$out"
 expect 0 kds-cli service list
 assert_match "the services" "alice +removed" "$out"
 expect 0 kds-cli service restore alice
+refused 5 "another administrator" kds-cli service remove admin
 wait_for "$patience" "the administrator to be accepted again" as_alice serial show
 
 say "service add: a further kds-ca and kds-keydist, complete"

@@ -133,6 +133,7 @@ enum status_code daemon_new(const struct daemon_options *options, struct status 
 		daemon_free(d);
 		return rc;
 	}
+	health_set_not_after(d->health, tls_credentials_not_after(d->credentials));
 	log_credentials(options, d->credentials);
 	*ret_daemon = d;
 	return STATUS_OK;
@@ -286,6 +287,7 @@ static void reload(struct daemon *d)
 	}
 	struct tls_credentials *former = d->credentials;
 	d->credentials = fresh;
+	health_set_not_after(d->health, tls_credentials_not_after(fresh));
 	if (d->listener)
 		listener_set_credentials(d->listener, fresh);
 	if (d->reload)

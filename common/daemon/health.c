@@ -1,5 +1,6 @@
 #include "common/daemon/health.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include "health.pb-c.h"
 
 #define ALARMS_MAX 8
+#define RENEW_S (7 * 86400) /* of 30 days */
 
 struct daemon_alarms {
 	size_t n;
@@ -34,6 +36,7 @@ struct health {
 	daemon_alarms_fn alarms;
 	void *alarms_arg;
 	struct listener *listener;
+	int64_t not_after; /* of the certificate; 0: not known */
 };
 
 void daemon_alarm(struct daemon_alarms *alarms, const char *format, ...)
@@ -46,6 +49,18 @@ void daemon_alarm(struct daemon_alarms *alarms, const char *format, ...)
 	va_end(ap);
 	alarms->list[alarms->n] = alarms->texts[alarms->n];
 	alarms->n++;
+}
+
+/* Once it has expired nobody can ask any more. */
+static void add_expiry(struct daemon_alarms *alarms, int64_t not_after)
+{
+	int64_t left = not_after - (int64_t)(clock_unix_ms() / 1000);
+	if (not_after == 0 || left >= RENEW_S)
+		return;
+	daemon_alarm(alarms,
+		     "the certificate of this process expires in %" PRId64 " hours: make a new one with kds-cli service issue, "
+		     "and send the process SIGHUP",
+		     left > 0 ? left / 3600 : 0);
 }
 
 static void sum_refusals(struct refusals *r)
@@ -77,6 +92,7 @@ static void handle_check(Kds__V1__Health_Service *service, const Kds__V1__CheckR
 	void *ready_arg = h->ready_arg;
 	daemon_alarms_fn add_alarms = h->alarms;
 	void *alarms_arg = h->alarms_arg;
+	int64_t not_after = h->not_after;
 	if (h->listener)
 		listener_stats(h->listener, &stats);
 	pthread_mutex_unlock(&h->lock);
@@ -89,6 +105,7 @@ static void handle_check(Kds__V1__Health_Service *service, const Kds__V1__CheckR
 	answer.version = KDS_VERSION;
 	answer.uptime_s = (clock_monotonic_ms() - h->started_ms) / 1000;
 	answer.connections = stats.open;
+	add_expiry(&alarms, not_after);
 	if (add_alarms)
 		add_alarms(alarms_arg, &alarms);
 	answer.alarms = alarms.list;
@@ -159,5 +176,12 @@ void health_set_listener(struct health *h, struct listener *listener)
 {
 	pthread_mutex_lock(&h->lock);
 	h->listener = listener;
+	pthread_mutex_unlock(&h->lock);
+}
+
+void health_set_not_after(struct health *h, int64_t not_after)
+{
+	pthread_mutex_lock(&h->lock);
+	h->not_after = not_after;
 	pthread_mutex_unlock(&h->lock);
 }

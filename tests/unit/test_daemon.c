@@ -184,6 +184,8 @@ static void test_daemon_health(void **state)
 	assert_string_equal(answer->name, "keydist1");
 	assert_string_equal(answer->version, KDS_VERSION);
 	assert_int_equal(answer->connections, 1);
+	assert_int_equal(answer->n_alarms, 1); /* the fixture's certificates are short-lived */
+	assert_non_null(strstr(answer->alarms[0], "certificate of this process expires"));
 	kds__v1__check_response__free_unpacked(answer, NULL);
 
 	daemon_set_ready(f->daemon, ready, f);
@@ -204,8 +206,8 @@ static void test_daemon_health(void **state)
 	daemon_set_alarms(f->daemon, alarms, &n_alarms);
 	answer = check(f);
 	assert_true(answer->serving);
-	assert_int_equal(answer->n_alarms, 2);
-	assert_string_equal(answer->alarms[1], "alarm 1");
+	assert_int_equal(answer->n_alarms, 3);
+	assert_string_equal(answer->alarms[2], "alarm 1");
 	kds__v1__check_response__free_unpacked(answer, NULL);
 	n_alarms = 100; /* more than anybody reads */
 	answer = check(f);

@@ -222,10 +222,11 @@ static const char *advice(gnutls_alert_description_t alert)
 	case GNUTLS_A_CERTIFICATE_REQUIRED:
 		return "configure one";
 	case GNUTLS_A_CERTIFICATE_EXPIRED:
+		return "an administrator can make a new one";
 	case GNUTLS_A_CERTIFICATE_REVOKED:
-		return "request a new one";
+		return "its serial is below min_serial, or its service was removed: an administrator can make a new one";
 	case GNUTLS_A_ACCESS_DENIED:
-		return "use one with the role this port asks for";
+		return "it lacks the role this port asks for, or its node was removed";
 	default:
 		return "use one that this cluster issued for this purpose";
 	}

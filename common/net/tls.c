@@ -59,7 +59,9 @@ static enum status_code check_certificate(struct tls_credentials *c, const char 
 		return status_set(st, STATUS_FAILED_PRECONDITION, "%s: peers would refuse it: %s", file, detail.message);
 	if (c->not_after < (int64_t)(clock_unix_ms() / 1000))
 		return status_set(st, STATUS_FAILED_PRECONDITION,
-				  "%s: the certificate has expired; issue a new one (kds-cli service issue)", file);
+				  "%s: the certificate has expired; an administrator makes a new one, with kds-cli cert sign "
+				  "for a node, kds-cli service issue for a service",
+				  file);
 	return STATUS_OK;
 }
 

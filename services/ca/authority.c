@@ -97,7 +97,8 @@ enum status_code authority_open(const Kds__V1__CertificateAuthority *object, con
 	atomic_init(&a->refs, 1);
 	if (object->retired) {
 		rc = status_set(st, STATUS_FAILED_PRECONDITION,
-				"it is retired; name another in the option 'authority' of kds-ca");
+				"it is retired; name another in the option 'authority' of kds-ca, or run: kds-cli ca retire --undo %s",
+				object->name);
 		goto out;
 	}
 	rc = import_certificate(a, (struct slice){ object->certificate.data, object->certificate.len }, st);

@@ -46,8 +46,8 @@ static const char *find_group(struct rpc_call *call, const char *group)
 		if (x509_group_matches(caller->uris[i], group))
 			return caller->uris[i];
 	rpc_call_fail(call, STATUS_PERMISSION_DENIED,
-		      "group '%.100s' is not in the certificate of %.60s; add it with 'kds-cli node add --group', then "
-		      "renew the certificate",
+		      "group '%.100s' is not in the certificate of %.60s; see that 'kds-cli node show' has it, then renew the "
+		      "certificate",
 		      group, caller->common_name);
 	return NULL;
 }

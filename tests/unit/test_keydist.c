@@ -267,8 +267,8 @@ static void test_keydist_refuses_groups_that_the_certificate_does_not_name(void 
 {
 	struct fixture *f = *state;
 	struct kds_key key, b = create(f, GROUP_B);
-	const char *says = "group '" GROUP_B "' is not in the certificate of node2.example.com; add it with 'kds-cli node "
-			   "add --group', then renew";
+	const char *says = "group '" GROUP_B "' is not in the certificate of node2.example.com; see that 'kds-cli node "
+			   "show' has it, then renew the certificate";
 	expect_refusal(f, kds_key_create(f->receiver, GROUP_B, &key, &f->error), KDS_PERMISSION_DENIED, says);
 	expect_refusal(f, kds_key_restore(f->receiver, b.ident, b.ident_len, &key, &f->error), KDS_PERMISSION_DENIED,
 		       says);

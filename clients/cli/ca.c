@@ -43,6 +43,8 @@ static enum status_code run_bundle(struct cli *cli, struct status *st)
 	if (get_bundle(cli, st, &bundle) != STATUS_OK)
 		return st->code;
 	enum status_code rc = STATUS_OK;
+	if (bundle->n_authorities == 0)
+		cli_notice(cli, "the cluster has no CA: nothing is in the bundle; make one with kds-cli ca create");
 	for (size_t i = 0; i < bundle->n_authorities && rc == STATUS_OK && !cli->json; i++) {
 		gnutls_x509_crt_t crt;
 		rc = import(bundle->authorities[i], st, &crt);

@@ -166,6 +166,8 @@ static enum status_code run_unset(struct cli *cli, struct status *st)
 		else
 			cli_notice(cli, "removed %s, revision %" PRIu64, key, answer->revision);
 		kds__v1__object__free_unpacked(answer, NULL);
+	} else if (rc == STATUS_NOT_FOUND && strncmp(key, SETTING_PREFIX, strlen(SETTING_PREFIX)) == 0) {
+		status_set(st, rc, "%.200s is not set; its default, if it has one, holds already", key);
 	}
 	free(key);
 	return rc;

@@ -332,6 +332,11 @@ static void tick(struct daemon *d)
 		report_refusals();
 }
 
+void daemon_checked(const struct daemon_options *o)
+{
+	log_info("nothing is wrong with the configuration config=%s", o->config_file);
+}
+
 void daemon_run(struct daemon *d)
 {
 	const struct timespec patience = { .tv_sec = TICK_S };

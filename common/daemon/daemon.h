@@ -64,6 +64,8 @@ const char *daemon_address(struct daemon *d);
  * line in ten seconds.
  */
 void daemon_run(struct daemon *d);
+/* Instead of it with --check-config, when all was well: says so, where there would be nothing but silence. */
+void daemon_checked(const struct daemon_options *o);
 /* Makes daemon_run() return, also where it is still to begin: sends this process SIGTERM. Any thread. */
 void daemon_stop(struct daemon *d);
 

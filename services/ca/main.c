@@ -253,7 +253,9 @@ int main(int argc, char **argv)
 		rc = start(&ca, &st);
 	if (rc != STATUS_OK)
 		exit_status = daemon_start_failed(&ca.options, &st);
-	else if (!ca.options.check_only)
+	else if (ca.options.check_only)
+		daemon_checked(&ca.options);
+	else
 		daemon_run(ca.daemon);
 	stop(&ca);
 	return exit_status;

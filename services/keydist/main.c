@@ -294,7 +294,9 @@ int main(int argc, char **argv)
 		rc = start(&k, &st);
 	if (rc != STATUS_OK)
 		exit_code = daemon_start_failed(&k.options, &st);
-	else if (!k.options.check_only)
+	else if (k.options.check_only)
+		daemon_checked(&k.options);
+	else
 		daemon_run(k.daemon);
 	stop(&k);
 	return exit_code;

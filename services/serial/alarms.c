@@ -81,7 +81,7 @@ static void check_quorum(struct alarms *a)
 	if (reachable > voters / 2)
 		raise_alarm(a, KDS__V1__ALARM_KIND__ALARM_NO_QUORUM, 0,
 			    "no quorum: %zu of %zu voters are reachable, but follow no common leader: wait an election "
-			    "timeout; if it stays, compare the replicas' logs and clocks",
+			    "timeout; if it stays, compare the replicas' logs and clocks (the first time, all replicas must run)",
 			    reachable, voters);
 	else
 		raise_alarm(a, KDS__V1__ALARM_KIND__ALARM_NO_QUORUM, 0,

@@ -214,7 +214,10 @@ static enum status_code run(struct serial *s, struct status *st)
 		return rc;
 	if (s->options.check_only) {
 		const struct store_identity identity = { s->options.cluster_id, s->config.id };
-		return store_check(s->config.data_dir, &identity, st);
+		rc = store_check(s->config.data_dir, &identity, st);
+		if (rc == STATUS_OK)
+			daemon_checked(&s->options);
+		return rc;
 	}
 	if (recover_arguments.recover) {
 		const struct engine_options options = engine_options(s);

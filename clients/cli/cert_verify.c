@@ -93,7 +93,7 @@ static enum status_code complete_trust(const struct cluster_state *c, struct sta
 	struct slice cas[sizeof c->cas / sizeof c->cas[0]];
 	for (size_t i = 0; i < c->n_cas; i++)
 		cas[i] = (struct slice){ .data = c->cas[i].data, .len = c->cas[i].len };
-	enum status_code rc = trust_set_cluster_cas(c->trust, cas, c->n_cas, st);
+	enum status_code rc = trust_follow_cluster_cas(c->trust, cas, c->n_cas, st); /* as the daemons do */
 	if (rc == STATUS_OK)
 		rc = trust_set_removed_services(c->trust, (const char *const *)c->removed, c->n_removed, st);
 	if (rc != STATUS_OK)

@@ -33,7 +33,7 @@ old-confirmations began when
 changed-entry another entry .* than others have
 forged-acknowledgement committed another entry|without the committed entry|has committed entry
 changed-part the state of replica . .* differs|a replica gave up
-moved-snapshot the state of replica . .* differs|a replica gave up|another entry
+moved-snapshot the state of replica . .* differs|a replica gave up|another entry|has compacted entry
 own-clock never showed more
 ignored-error the database is older than|is damaged|malformed|without the committed entry
 wiped-replica voted for two|leads term .* as replica|committed another entry|without the committed entry

@@ -41,7 +41,7 @@ fi
 stopped() {
 	local name
 	for name in "$@"; do
-		kill -STOP "${pid_of[$name]}"
+		kill -STOP "${pid_of[$name]}" || fail "$name has ended: $(grep ' error ' "$work/$name.log" | tail -n 1)"
 	done
 	sleep $((3 * election))
 	for name in "$@"; do

@@ -167,7 +167,7 @@ stop() {
 
 kill9() {
 	local pid=${pid_of[$1]}
-	kill -KILL "$pid"
+	kill -KILL "$pid" 2>/dev/null || fail "$1 has ended by itself: $(grep ' error ' "$work/$1.log" | tail -n 1)"
 	wait "$pid" 2>/dev/null || true
 	unset "pid_of[$1]"
 }

@@ -28,7 +28,7 @@
 #include "tests/fault/hostile/hostile.h"
 #include "tests/support/holding.h"
 
-#define GROWTH_MAX_KIB (16u << 10) /* the allocator's slack after peaks of 170 MiB: 11 seen; a leak by one kind of peer adds 500 x 15 KiB and more */
+#define GROWTH_MAX_KIB (10u << 10) /* what the allocator keeps; a leak by one kind of peer would be 500 x 30 KiB and more */
 #define PEAK_MAX_KIB (256u << 10)  /* what the buffers of all connections may take (option buffer-memory) */
 #define ANSWER_MAX_MS 10000        /* for a good client, connection and all */
 
@@ -211,6 +211,11 @@ static bool run_all(const char *only, unsigned count, bool tell)
 
 /* --- what the daemon holds ------------------------------------------------------------------------------------------------ */
 
+static bool has_grown(const struct holding *before, const struct holding *after)
+{
+	return after->rss_kib > before->rss_kib + GROWTH_MAX_KIB;
+}
+
 static bool back_where_it_was(const struct holding *before, const struct holding *after)
 {
 	const bool sanitized = target.patience > 1; /* a sanitizer keeps freed memory: no bound on RSS */
@@ -219,7 +224,7 @@ static bool back_where_it_was(const struct holding *before, const struct holding
 	       before->threads, before->rss_kib, after->descriptors, after->threads, after->rss_kib, after->peak_kib);
 	if (after->descriptors > before->descriptors || after->threads > before->threads)
 		ok = complain("descriptors or threads are not back where they were");
-	if (!sanitized && after->rss_kib > before->rss_kib + GROWTH_MAX_KIB)
+	if (!sanitized && has_grown(before, after))
 		ok = complain("memory grew by more than %u KiB", GROWTH_MAX_KIB);
 	if (!sanitized && after->peak_kib > PEAK_MAX_KIB)
 		ok = complain("memory reached more than %u KiB", PEAK_MAX_KIB);
@@ -321,6 +326,13 @@ int main(int argc, char **argv)
 	if (ok)
 		ok = run_all(only, count, true);
 	struct holding after = holding_settle(target.pid, &before);
+	/* How the heap is cut up differs from run to run, once; a leak comes again with the same peers. */
+	if (ok && has_grown(&before, &after)) {
+		printf("  grew from %u to %u KiB: the same once more\n", before.rss_kib, after.rss_kib);
+		before.rss_kib = after.rss_kib;
+		ok = run_all(only, count, true);
+		after = holding_settle(target.pid, &before);
+	}
 	ok = back_where_it_was(&before, &after) && ok;
 	let_go();
 	return ok ? 0 : 1;
